@@ -1,0 +1,3 @@
+module barkd
+
+go 1.25

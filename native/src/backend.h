@@ -1,0 +1,107 @@
+// backend.h: the only seam between the model (written once, above) and a device.
+//
+// Every op is mandatory on every device, works on rows of any number of sequences at once, and
+// gives a row the same bits whatever its neighbours and the number of threads. Pointers in views
+// and matrices are device memory; ids, slots, positions and parameters are host memory, borrowed
+// for the call. Ops may run asynchronously in call order; download() and sample() wait. Any thread
+// may call, concurrently for different sessions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "memory.h"
+#include "sampling.h"
+#include "tensor.h"
+
+namespace barkrt {
+
+// Which sequence each row belongs to, and where in it.
+struct Rows {
+  int64_t count = 0;
+  const int32_t* slot = nullptr;  // (count) cache slot
+  const int32_t* pos = nullptr;   // (count) position in the sequence, 0-based
+};
+
+// Keys and values of one layer: k and v are each (n_slot, n_ctx, n_embd), head h in columns h*D ..
+// h*D+D-1.
+struct KvLayer {
+  void* k = nullptr;
+  void* v = nullptr;
+  DType type = DType::F16;  // F16 or F32
+  int64_t n_ctx = 0;
+  int64_t n_embd = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // --- memory: device addresses, 64-byte aligned ---
+  virtual std::string device() const = 0;  // "cpu", for error texts
+  virtual void* alloc(int64_t bytes) = 0;  // throws OutOfMemory
+  virtual void free(void* p) noexcept = 0;
+  virtual void upload(void* dst, const void* host_src, int64_t bytes) = 0;
+  virtual void download(void* host_dst, const void* src, int64_t bytes) = 0;
+  virtual void copy(void* dst, const void* src, int64_t bytes) = 0;  // may overlap, as memmove
+  virtual void zero(void* dst, int64_t bytes) = 0;
+  virtual void synchronize() = 0;
+  // Where the device reads `bytes` of weights that lie at `host`. The CPU returns `host` itself
+  // (used in place); other devices allocate and upload. `host` must stay mapped until
+  // release_weights.
+  virtual const void* place_weights(const void* host, int64_t bytes) = 0;
+  virtual void release_weights(const void* placed) noexcept = 0;
+
+  // --- ops; T rows, C channels ---
+  // out[t] = sum_s tables[s][ids[s * T + t]] (+ wpe[pos[t]]); a negative id adds nothing, a NULL
+  // pos means no wpe. Tables may have different types. ids are (S, T).
+  virtual void embed(View out, const int32_t* ids, const Matrix* tables, int64_t n_tables,
+                     const Matrix* wpe, const int32_t* pos) = 0;
+  // out[t] = gamma * (x[t] - mean) / sqrt(var + 1e-5) + beta; biased variance in two passes; beta
+  // may be NULL. In place allowed.
+  virtual void layernorm(View out, ConstView x, const float* gamma, const float* beta) = 0;
+  // out[t][n] = sum_k x[t][k] * w[n][k] (+ bias[n]) (+ add[t][n]); f32 accumulation in an order
+  // that depends on K alone. bias may be NULL; add.data may be NULL and may be out itself.
+  virtual void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) = 0;
+  // qkv is (T, 3C): appends K and V of row t to (slot[t], pos[t]) of kv, then out[t] = softmax(q
+  // k^T / sqrt(D)) v over positions 0 .. pos[t] of its slot (causal), or over 0 .. n_ctx_used-1
+  // (not causal, n_ctx_used rows being this call's own: positions of one slot, each present once).
+  // Rows of one slot come in ascending position.
+  virtual void attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows,
+                         int64_t n_head, bool causal) = 0;
+  virtual void gelu(View x) = 0;                // x/2 * (1 + erf(x / sqrt 2)), in place
+  virtual void elu(View out, ConstView x) = 0;  // x > 0 ? x : exp(x) - 1; in place allowed
+  virtual void add(View out, ConstView x) = 0;  // out += x
+  // Causal convolution, stride 1. x has (k-1)*dilation rows of history in front of row 0 (x.row(-1)
+  // is valid). out[t] = bias + sum_j w[:, j, :] . x[t - (k-1-j)*dilation]. w is (out_channels,
+  // k*in_channels), [out][k][in].
+  virtual void conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
+                      int64_t dilation) = 0;
+  // Transposed convolution with kernel 2*stride, right-trimmed. x has 1 row of history in front. w
+  // is (stride*out_channels, 2*in_channels), [stride][out][2][in], index 0 of "2" meeting x[t-1].
+  // out is (T*stride, out_channels), contiguous; bias is (out_channels).
+  virtual void conv_transpose1d(View out, ConstView x, const Matrix& w, const float* bias,
+                                int64_t stride) = 0;
+  // Recurrent half of one LSTM layer over T steps: gates[t] = W_ih x[t] + b is given, (T, 4H), rows
+  // i f g o. h and c are (H), carried. out is (T, H).
+  virtual void lstm(View out, ConstView gates, const Matrix& w_hh, float* h, float* c) = 0;
+  // ids[t] = sample_row(logits[t], params[t]); waits.
+  virtual void sample(int32_t* ids, ConstView logits, const SampleParams* params) = 0;
+};
+
+// n_threads 0: one per usable core.
+std::unique_ptr<Backend> make_cpu_backend(int n_threads);
+
+// device.cc: what barkrt_device_* reports, and the backend of a device. Throws NotFound for an
+// index out of range.
+struct DeviceDescription {
+  std::string id, kind, name, detail;
+  int n_cores = 0;
+};
+int device_count();
+DeviceDescription describe_device(int index);
+void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes);
+std::unique_ptr<Backend> make_backend(int index, int n_threads);
+
+}  // namespace barkrt

@@ -1,0 +1,1 @@
+# Filled by the CPU backend: BARKRT_ISA_OBJECTS.

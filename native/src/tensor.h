@@ -1,0 +1,68 @@
+// tensor.h: shapes without ownership: activation views (rows of f32) and weight matrices (typed,
+// read-only).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace barkrt {
+
+// Storage types of weights and of the key-value cache. Activations are always F32.
+enum class DType : int32_t { F32, F16, BF16, I8, I32 };
+
+constexpr int64_t dtype_bytes(DType t) {
+  return t == DType::F32 || t == DType::I32 ? 4 : t == DType::I8 ? 1 : 2;
+}
+const char* dtype_name(DType t);
+
+// rows x cols floats in device memory; row r starts at data + r * stride. stride may be less than
+// cols: overlapping rows are how a causal convolution is one matrix product (DESIGN.md, codec).
+// Never written through when it is.
+struct ConstView {
+  const float* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  const float* row(int64_t r) const { return data + r * stride; }
+  ConstView slice(int64_t first, int64_t count) const {
+    return {data + first * stride, count, cols, stride};
+  }
+};
+
+struct View {
+  float* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  float* row(int64_t r) const { return data + r * stride; }
+  View slice(int64_t first, int64_t count) const {
+    return {data + first * stride, count, cols, stride};
+  }
+  operator ConstView() const { return {data, rows, cols, stride}; }
+};
+
+inline View view(float* data, int64_t rows, int64_t cols) { return {data, rows, cols, cols}; }
+inline ConstView view(const float* data, int64_t rows, int64_t cols) {
+  return {data, rows, cols, cols};
+}
+
+// A weight: (rows, cols) row-major, [out, in] for linear maps, [entry, width] for tables; borrowed,
+// device memory. I8 carries one F32 scale per row: w[r][c] = scale[r] * data[r][c].
+struct Matrix {
+  const void* data = nullptr;
+  DType type = DType::F32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const float* scale = nullptr;  // (rows), only when type is I8
+
+  explicit operator bool() const { return data != nullptr; }
+  // Rows first .. first+count-1: the legal part of an output head.
+  Matrix slice(int64_t first, int64_t count) const {
+    return {static_cast<const std::byte*>(data) + first * cols * dtype_bytes(type), type, count,
+            cols, scale ? scale + first : nullptr};
+  }
+};
+
+}  // namespace barkrt
