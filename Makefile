@@ -1,27 +1,64 @@
-# barkd: `make run` serves speech on :8000, `make test` tests everything. Both install what is missing and say so.
-SHELL := /bin/bash
-BUILD := build/native
-JOBS  ?= $(shell nproc)
+# barkd. `make run` serves speech on :8000; `make test` tests everything. Both install what is missing and say so.
+SHELL  := /bin/bash
+NATIVE := build/native
+JOBS   ?= $(shell nproc)
+CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
+GOFUZZTIME ?= 60s
 
-.PHONY: run build native test deps bench fmt lint clean
-run: build
+.PHONY: help run build native test bench fmt lint sanitize race fuzz clean
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+run: build ## build, then serve on :8000 with the embedded default model
 	bin/barkd serve
 
-deps:
-	@tools/install-deps
-
-native: deps
-	@cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release >$(BUILD).log 2>&1 || { cat $(BUILD).log; exit 1; }
-	@cmake --build $(BUILD) -j $(JOBS)
-	@tools/stamp-native $(BUILD)
-
-build: native
+build: native ## bin/barkd, one file
 	@mkdir -p bin
 	go build -o bin/barkd ./server
 
-test: native
-	ctest --test-dir $(BUILD) --output-on-failure
+TESTS := OFF
+test: TESTS := ON
+bench: TESTS := OFF
+native: ## libbarkrt (static and shared), and the embedded default model
+	@tools/install-deps build $(if $(filter ON,$(TESTS)),test)
+	@mkdir -p build
+	@$(CMAKE) -B $(NATIVE) -DBARKRT_TESTS=$(TESTS) >build/configure.log || { cat build/configure.log; exit 1; }
+	@cmake --build $(NATIVE) -j $(JOBS) --target barkrt_static barkrt_shared
+	@tools/stamp-native $(NATIVE)
+
+test: native ## native tests, then go test ./...
+	@cmake --build $(NATIVE) -j $(JOBS)
+	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
+
+bench: native ## time every op and a whole generation of the bark-small shape
+	@cmake --build $(NATIVE) -j $(JOBS)
+	$(NATIVE)/native/bench/bench_ops
+
+fmt: ## format C++ and Go in place
+	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format -i
+	gofmt -w $$(git ls-files '*.go')
+
+lint: ## what CI checks besides tests
+	@tools/install-deps build test lint
+	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format --dry-run --Werror
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
+	@shellcheck tools/install-deps tools/stamp-native .ci/run
+	go vet ./...
+	CGO_ENABLED=0 go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
+
+sanitize: ## native tests under ASan and UBSan
+	@tools/install-deps build test
+	$(CMAKE) -B build/sanitize -DBARKRT_SANITIZE=address,undefined -DBARKRT_BENCH=OFF
+	cmake --build build/sanitize -j $(JOBS)
+	ctest --test-dir build/sanitize --output-on-failure
+
+race: native ## Go tests under the race detector
+	go test -race ./...
+
+fuzz: native ## every fuzz target, $(GOFUZZTIME) each
+	@tools/fuzz $(GOFUZZTIME)
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf
