@@ -1,0 +1,148 @@
+package schema
+
+import (
+	"fmt"
+
+	"barkd/server/models/gguf"
+)
+
+// Tensor is one tensor of a model file.
+type Tensor struct {
+	Name   string
+	Shape  []int64 // row-major
+	Matrix bool    // marked M in native/DESIGN.md: may be F32, F16, BF16 or I8 with scales; all else is F32
+	Voice  bool    // I32
+}
+
+// Tensors lists the tensors of the file in file order. The config must be valid.
+func (c *Config) Tensors() []Tensor {
+	var l list
+	l.gpt("semantic", c.Semantic.GPT, c.Semantic.Bias, func() {
+		l.matrix("semantic.wte.weight", c.Semantic.VocabIn, c.Semantic.Embd)
+	})
+	l.matrix("semantic.lm_head.weight", c.Semantic.VocabOut, c.Semantic.Embd)
+	l.gpt("coarse", c.Coarse.GPT, c.Coarse.Bias, func() {
+		l.matrix("coarse.wte.weight", c.Coarse.VocabIn, c.Coarse.Embd)
+	})
+	l.matrix("coarse.lm_head.weight", c.Coarse.VocabOut, c.Coarse.Embd)
+	l.gpt("fine", c.Fine.GPT, true, func() {
+		for q := range c.Fine.Tables {
+			l.matrix(fmt.Sprintf("fine.wte.%d.weight", q), c.Fine.VocabIn, c.Fine.Embd)
+		}
+	})
+	for i, untied := range c.Fine.Untied {
+		if untied {
+			l.matrix(fmt.Sprintf("fine.lm_head.%d.weight", i), c.Fine.VocabOut, c.Fine.Embd)
+		}
+	}
+	l.codec(&c.Codec)
+	for _, v := range c.Voices {
+		l.voice("voice."+v.Name+".semantic", v.SemanticTokens)
+		l.voice("voice."+v.Name+".coarse", c.Coarse.Codebooks, v.CoarseFrames)
+		l.voice("voice."+v.Name+".fine", c.Fine.FineCodebooks, v.FineFrames)
+	}
+	return l
+}
+
+// Declare turns the tensor into the container's description, with the matrices in type t: one tensor, or for I8 the
+// matrix and its scales.
+func (t Tensor) Declare(matrices gguf.Type) []gguf.Tensor {
+	switch {
+	case t.Voice:
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.I32, Shape: t.Shape}}
+	case !t.Matrix:
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.F32, Shape: t.Shape}}
+	case matrices == gguf.I8:
+		return []gguf.Tensor{
+			{Name: t.Name, Type: gguf.I8, Shape: t.Shape},
+			{Name: ScaleName(t.Name), Type: gguf.F32, Shape: t.Shape[:1]},
+		}
+	}
+	return []gguf.Tensor{{Name: t.Name, Type: matrices, Shape: t.Shape}}
+}
+
+// ScaleName returns the name of the row scales of an I8 matrix: X.weight has X.scale.
+func ScaleName(weight string) string { return weight[:len(weight)-len("weight")] + "scale" }
+
+type list []Tensor
+
+func shape(dims []int) []int64 {
+	s := make([]int64, len(dims))
+	for i, d := range dims {
+		s[i] = int64(d)
+	}
+	return s
+}
+
+func (l *list) add(name string, dims ...int) {
+	*l = append(*l, Tensor{Name: name, Shape: shape(dims)})
+}
+
+func (l *list) matrix(name string, rows, cols int) {
+	*l = append(*l, Tensor{Name: name, Shape: shape([]int{rows, cols}), Matrix: true})
+}
+
+func (l *list) voice(name string, dims ...int) {
+	*l = append(*l, Tensor{Name: name, Shape: shape(dims), Voice: true})
+}
+
+// gpt lists a transformer but for its heads; normBias is whether the LayerNorms have a bias.
+func (l *list) gpt(stage string, g GPT, normBias bool, tables func()) {
+	norm := func(name string) {
+		l.add(name+".weight", g.Embd)
+		if normBias {
+			l.add(name+".bias", g.Embd)
+		}
+	}
+	linear := func(name string, out, in int) {
+		l.matrix(name+".weight", out, in)
+		if g.Bias {
+			l.add(name+".bias", out)
+		}
+	}
+	tables()
+	l.add(stage+".wpe.weight", g.BlockSize, g.Embd)
+	for i := range g.Layers {
+		h := fmt.Sprintf("%s.h.%d.", stage, i)
+		norm(h + "ln_1")
+		linear(h+"attn.c_attn", 3*g.Embd, g.Embd)
+		linear(h+"attn.c_proj", g.Embd, g.Embd)
+		norm(h + "ln_2")
+		linear(h+"mlp.c_fc", 4*g.Embd, g.Embd)
+		linear(h+"mlp.c_proj", g.Embd, 4*g.Embd)
+	}
+	norm(stage + ".ln_f")
+}
+
+func (l *list) codec(k *Codec) {
+	conv := func(name string, out, kernel, in int) {
+		l.add(name+".weight", out, kernel, in)
+		l.add(name+".bias", out)
+	}
+	for q := range k.Codebooks {
+		l.add(fmt.Sprintf("codec.codebook.%d.weight", q), k.CodebookSize, k.HiddenSize)
+	}
+	width := k.Width(0)
+	conv("codec.conv_in", width, k.KernelSize, k.HiddenSize)
+	for i := range k.LSTMLayers {
+		p := fmt.Sprintf("codec.lstm.%d.", i)
+		l.add(p+"weight_ih", 4*width, width)
+		l.add(p+"weight_hh", 4*width, width)
+		l.add(p+"bias", 4*width)
+	}
+	for i, stride := range k.Ratios {
+		in, out := k.Width(i), k.Width(i+1)
+		p := fmt.Sprintf("codec.up.%d.", i)
+		l.add(p+"convtr.weight", stride, out, 2, in)
+		l.add(p+"convtr.bias", out)
+		for j := range k.ResidualLayers {
+			r := fmt.Sprintf("%sres.%d.", p, j)
+			conv(r+"conv1", out/k.Compress, k.ResidualKernelSize, out)
+			conv(r+"conv2", out, 1, out/k.Compress)
+			if k.ConvShortcut {
+				conv(r+"shortcut", out, 1, out)
+			}
+		}
+	}
+	conv("codec.conv_out", 1, k.LastKernelSize, k.Filters)
+}
