@@ -1,0 +1,232 @@
+// Package untrained writes a small model of the true architecture with random weights. It speaks noise, and serves as
+// the embedded default until a trained one exists, and as the model of the tests.
+package untrained
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+
+	"barkd/cgo"
+	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
+)
+
+// Name is the id of the embedded default model.
+const Name = "barkd/tiny"
+
+// Config shapes a model; DefaultConfig is that of the embedded default.
+type Config struct {
+	Schema schema.Config // voices are filled in from Voices
+	Voices []Voice
+	Type   gguf.Type // of the matrices: F32, BF16, F16 or I8
+}
+
+// Voice is a random history prompt.
+type Voice struct {
+	Name           string
+	SemanticTokens int
+}
+
+// DefaultConfig returns the shape of the embedded default: every part of Bark, two layers each, small enough that
+// seconds of audio take a fraction of a second. It generates 2 to 5 s for any text.
+func DefaultConfig() Config {
+	const vocab, codes, extra = 256, 128, 16 // as 10000, 1024 and 48 in the real models
+	tokens, special := Vocabulary()
+	gpt := schema.GPT{Layers: 2, Heads: 2, Embd: 64}
+	text := vocab + extra
+	c := schema.Config{
+		Name:         Name,
+		Converter:    "barkd untrained",
+		Source:       schema.Source{Format: schema.FormatUntrained},
+		CodebookSize: codes,
+		Semantic: schema.Semantic{
+			GPT: gpt, VocabSize: vocab, EOSToken: vocab, PadToken: vocab,
+			InferToken: text + len(tokens) + 4, TextEncodingOffset: text, TextPadToken: text + len(tokens),
+			MaxInputLength: 128, MaxNewTokens: 256, RateHz: 49.9,
+			HF: schema.Sampling{Temperature: 0.7, TopK: 50, TopP: 1},
+		},
+		Coarse: schema.Coarse{
+			GPT: gpt, SemanticPadToken: vocab + 2*codes, InferToken: vocab + 2*codes + 2,
+			MaxInputLength: 128, MaxHistory: 318, WindowLength: 60, Codebooks: 2, RateHz: 75,
+			HF: schema.Sampling{Temperature: 0.7, TopK: 50, TopP: 1},
+		},
+		Fine: schema.Fine{
+			GPT: gpt, Tables: 8, Given: 1, FineCodebooks: 8, InputLength: 512, HistoryLength: 256,
+			HF: schema.Sampling{Temperature: 0.5, TopP: 1},
+		},
+		Codec: schema.Codec{
+			SampleRate: 24000, HiddenSize: 32, Filters: 4, KernelSize: 7, LastKernelSize: 7, ResidualKernelSize: 3,
+			ResidualLayers: 1, DilationGrowthRate: 2, Compress: 2, LSTMLayers: 2, CodebookSize: codes, Codebooks: 8,
+			Ratios: []int{8, 5, 4, 2}, ConvShortcut: true,
+		},
+		Tokenizer: schema.Tokenizer{
+			Tokens: tokens, UnknownToken: 1, SpecialTokens: special, SplitCJK: true, MaxWordChars: 100,
+		},
+	}
+	c.Semantic.BlockSize = c.Semantic.MaxInputLength + c.Semantic.MaxNewTokens // the last token is never fed
+	c.Semantic.VocabIn, c.Semantic.VocabOut = text+len(tokens)+5, text
+	c.Coarse.BlockSize = c.Coarse.MaxInputLength + 1 + c.Coarse.MaxHistory + c.Coarse.WindowLength
+	c.Coarse.VocabIn, c.Coarse.VocabOut = vocab+2*codes+extra, vocab+2*codes+extra
+	c.Fine.BlockSize = c.Fine.InputLength
+	c.Fine.VocabIn, c.Fine.VocabOut = codes+extra, codes+extra
+	return Config{
+		Schema: c,
+		Voices: []Voice{{Name: "noise_a", SemanticTokens: 120}, {Name: "noise_b", SemanticTokens: 180}},
+		Type:   gguf.F16,
+	}
+}
+
+// Write writes the default model for the seed. The same seed gives the same bytes.
+func Write(w io.Writer, seed uint64) error { return WriteConfig(w, seed, DefaultConfig()) }
+
+// WriteConfig writes a model of any shape.
+func WriteConfig(w io.Writer, seed uint64, config Config) error {
+	c := config.Schema
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	voices := make(map[string]cgo.VoiceArrays)
+	for _, v := range config.Voices {
+		arrays := randomVoice(&c, seed, v)
+		voices[v.Name] = arrays
+		c.Voices = append(c.Voices, schema.Voice{
+			Name: v.Name, SemanticTokens: len(arrays.Semantic),
+			CoarseFrames: len(arrays.Coarse[0]), FineFrames: len(arrays.Fine[0]),
+		})
+	}
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	list := c.Tensors()
+	var declared []gguf.Tensor
+	for _, t := range list {
+		declared = append(declared, t.Declare(config.Type)...)
+	}
+	g, err := gguf.NewWriter(w, c.Metadata(), declared)
+	if err != nil {
+		return err
+	}
+	for _, t := range list {
+		if t.Voice {
+			err = writeInts(g, t.Name, voiceRows(voices, t.Name))
+		} else {
+			err = writeFloats(g, t, config.Type, weights(&c, seed, t))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return g.Close()
+}
+
+func writeInts(g *gguf.Writer, name string, rows [][]int32) error {
+	if err := g.Next(name); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		b, err := binary.Append(nil, binary.LittleEndian, row)
+		if err != nil {
+			return err
+		}
+		if _, err := g.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeFloats(g *gguf.Writer, t schema.Tensor, matrices gguf.Type, values []float32) error {
+	kind := gguf.F32
+	if t.Matrix {
+		kind = matrices
+	}
+	enc, err := schema.NewEncoder(kind, t.Name)
+	if err != nil {
+		return err
+	}
+	cols := int(t.Shape[len(t.Shape)-1])
+	if err := g.Next(t.Name); err != nil {
+		return err
+	}
+	for len(values) > 0 {
+		b, err := enc.Row(values[:cols])
+		if err != nil {
+			return err
+		}
+		if _, err := g.Write(b); err != nil {
+			return err
+		}
+		values = values[cols:]
+	}
+	if kind != gguf.I8 {
+		return nil
+	}
+	if err := g.Next(schema.ScaleName(t.Name)); err != nil {
+		return err
+	}
+	_, err = g.Write(enc.Scales())
+	return err
+}
+
+// random is a stream of numbers that depends on the seed and the tensor's name alone, so that adding a tensor changes
+// no other.
+type random struct{ state uint64 }
+
+func newRandom(seed uint64, name string) *random {
+	h := uint64(0xcbf29ce484222325) // FNV-1a
+	for _, b := range []byte(name) {
+		h = (h ^ uint64(b)) * 0x100000001b3
+	}
+	return &random{state: h ^ seed*0x9E3779B97F4A7C15}
+}
+
+// next is SplitMix64.
+func (r *random) next() uint64 {
+	r.state += 0x9E3779B97F4A7C15
+	x := r.state
+	x = (x ^ x>>30) * 0xBF58476D1CE4E5B9
+	x = (x ^ x>>27) * 0x94D049BB133111EB
+	return x ^ x>>31
+}
+
+// uniform is in [-a, a). Its standard deviation is a/√3.
+func (r *random) uniform(a float64) float32 {
+	return float32((float64(r.next()>>11)/(1<<52) - 1) * a)
+}
+
+func (r *random) below(n int) int32 { return int32(r.next() % uint64(n)) }
+
+func randomVoice(c *schema.Config, seed uint64, v Voice) cgo.VoiceArrays {
+	r := newRandom(seed, "voice."+v.Name)
+	ratio := c.Coarse.RateHz / c.Semantic.RateHz
+	frames := max(1, int(math.Round(float64(v.SemanticTokens)*ratio)))
+	arrays := cgo.VoiceArrays{Semantic: make([]int32, v.SemanticTokens)}
+	for i := range arrays.Semantic {
+		arrays.Semantic[i] = r.below(c.Semantic.VocabSize)
+	}
+	for range c.Fine.FineCodebooks {
+		row := make([]int32, frames)
+		for i := range row {
+			row[i] = r.below(c.CodebookSize)
+		}
+		arrays.Fine = append(arrays.Fine, row)
+	}
+	arrays.Coarse = arrays.Fine[:c.Coarse.Codebooks]
+	return arrays
+}
+
+func voiceRows(voices map[string]cgo.VoiceArrays, tensor string) [][]int32 {
+	for name, v := range voices {
+		switch tensor {
+		case "voice." + name + ".semantic":
+			return [][]int32{v.Semantic}
+		case "voice." + name + ".coarse":
+			return v.Coarse
+		case "voice." + name + ".fine":
+			return v.Fine
+		}
+	}
+	panic(fmt.Sprintf("no voice for %s", tensor))
+}
