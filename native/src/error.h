@@ -43,6 +43,10 @@ int64_t checked_add(int64_t a, int64_t b);
 // Log lines to the sink of barkrt_set_log; level is a barkrt_log_level.
 void log_line(int32_t level, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
+// Where log_line writes: barkrt_set_log. NULL discards. A line being written may still reach the
+// previous sink.
+void set_log_sink(void (*fn)(void* user, int32_t level, const char* text), void* user);
+
 }  // namespace barkrt
 
 // A programmer's promise, checked in every build: a violation is Status::Internal, never an abort.

@@ -33,4 +33,7 @@ constexpr int64_t sample_scratch_bytes(int64_t n) { return n * 8; }
 // step, row, 0). Independent of order, batch and threads.
 double random_uniform(uint64_t seed, uint32_t stage, uint32_t step, uint32_t row);
 
+// The generator itself: four 32-bit words of one counter block.
+void philox4x32_10(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
 }  // namespace barkrt

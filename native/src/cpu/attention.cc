@@ -1,0 +1,96 @@
+// attention.cc: writes new keys and values into the cache, then hands (rows, head) tiles to the
+// threads.
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "error.h"
+
+namespace barkrt {
+namespace {
+
+// Rows first .. first+count-1 of one slot, attended together so that keys are converted once.
+struct RowGroup {
+  int64_t first;
+  int64_t count;
+};
+
+std::vector<RowGroup> group_rows(const Rows& rows) {
+  std::vector<RowGroup> groups;
+  for (int64_t t = 0; t < rows.count; ++t) {
+    const bool joins = !groups.empty() && groups.back().count < kAttentionRows &&
+                       rows.slot[t] == rows.slot[groups.back().first] &&
+                       rows.pos[t] > rows.pos[t - 1];
+    if (joins)
+      ++groups.back().count;
+    else
+      groups.push_back({t, 1});
+  }
+  return groups;
+}
+
+void check_rows(const KvLayer& kv, const Rows& rows, bool causal) {
+  for (int64_t t = 0; t < rows.count; ++t) {
+    BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0 && rows.pos[t] < kv.n_ctx);
+    BARKRT_CHECK(causal || (rows.slot[t] == rows.slot[0] && rows.pos[t] < rows.count));
+  }
+}
+
+}  // namespace
+
+void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows,
+                           int64_t n_head, bool causal) {
+  const int64_t n_embd = kv.n_embd;
+  BARKRT_CHECK(rows.count == out.rows && rows.count == qkv.rows);
+  BARKRT_CHECK(out.cols == n_embd && qkv.cols == 3 * n_embd && n_head > 0);
+  BARKRT_CHECK(n_embd % n_head == 0 && (kv.type == DType::F16 || kv.type == DType::F32));
+  check_rows(kv, rows, causal);
+
+  const int64_t bytes = dtype_bytes(kv.type);
+  const auto cache_row = [&](void* cache, int64_t slot, int64_t pos) {
+    return static_cast<std::byte*>(cache) + (slot * kv.n_ctx + pos) * n_embd * bytes;
+  };
+  pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t)
+      for (int which = 0; which < 2; ++which) {
+        const float* src = qkv.row(t) + (1 + which) * n_embd;
+        std::byte* dst = cache_row(which == 0 ? kv.k : kv.v, rows.slot[t], rows.pos[t]);
+        if (kv.type == DType::F16)
+          kernels_.to_f16(reinterpret_cast<uint16_t*>(dst), src, n_embd);
+        else
+          std::memcpy(dst, src, static_cast<size_t>(n_embd) * sizeof(float));
+      }
+  });
+
+  const std::vector<RowGroup> groups = group_rows(rows);
+  const int64_t head_dim = n_embd / n_head;
+  const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
+  pool_.parallel_for(n_items, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch;
+    for (int64_t i = begin; i < end; ++i) {
+      // Last groups first: in a causal call they have the most keys.
+      const RowGroup& group = groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
+      const int64_t column = i % n_head * head_dim;
+      int32_t n_keys[kAttentionRows];
+      for (int64_t r = 0; r < group.count; ++r)
+        n_keys[r] = causal ? rows.pos[group.first + r] + 1 : static_cast<int32_t>(rows.count);
+      const int64_t slot = rows.slot[group.first];
+      scratch.resize(
+          static_cast<size_t>(attention_scratch_floats(n_keys[group.count - 1], head_dim)));
+      AttentionTile tile = {};
+      tile.out = out.row(group.first) + column, tile.out_stride = out.stride;
+      tile.q = qkv.row(group.first) + column, tile.q_stride = qkv.stride;
+      tile.n_keys = n_keys, tile.rows = group.count;
+      tile.k = cache_row(kv.k, slot, 0) + column * bytes;
+      tile.v = cache_row(kv.v, slot, 0) + column * bytes;
+      tile.type = static_cast<int32_t>(kv.type), tile.kv_stride = n_embd;
+      tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+      tile.scratch = scratch.data();
+      kernels_.attention(tile);
+    }
+  });
+}
+
+}  // namespace barkrt

@@ -1,0 +1,107 @@
+// backend.cc: choice of kernels, memory, and sampling.
+#include "cpu/cpu_backend.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "error.h"
+
+namespace barkrt {
+namespace {
+
+constexpr size_t kAlignment = 64;
+
+// Tables this processor can run, best first.
+std::vector<const Kernels*> usable_kernels() {
+  std::vector<const Kernels*> usable;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    usable.push_back(&kKernelsAvx512);
+  // No name for F16C before GCC 13; every processor with AVX2 has it.
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+    usable.push_back(&kKernelsAvx2);
+#endif
+  usable.push_back(&kKernelsGeneric);
+  return usable;
+}
+
+std::unique_ptr<Backend> make_with(int n_threads, const Kernels& kernels) {
+  BARKRT_CHECK(n_threads >= 0);
+  return std::make_unique<CpuBackend>(n_threads > 0 ? n_threads : cpu_usable_cores(), kernels);
+}
+
+}  // namespace
+
+std::vector<std::string> cpu_instruction_sets() {
+  std::vector<std::string> names;
+  for (const Kernels* kernels : usable_kernels()) names.emplace_back(kernels->name);
+  return names;
+}
+
+int cpu_usable_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  // Fails on machines with more processors than cpu_set_t has bits.
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(CPU_COUNT(&set), 1);
+  return std::max(static_cast<int>(std::thread::hardware_concurrency()), 1);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int n_threads) {
+  return make_with(n_threads, *usable_kernels().front());
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int n_threads, const std::string& instruction_set) {
+  for (const Kernels* kernels : usable_kernels())
+    if (instruction_set == kernels->name) return make_with(n_threads, *kernels);
+  fail(Status::Unsupported, "this processor cannot run the instruction set \"%s\"",
+       instruction_set.c_str());
+}
+
+void* CpuBackend::alloc(int64_t bytes) {
+  BARKRT_CHECK(bytes >= 0);
+  const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+  void* p = std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
+  if (p == nullptr)
+    fail(Status::OutOfMemory, "cpu: cannot allocate %lld bytes; free memory, then try again",
+         static_cast<long long>(bytes));
+  return p;
+}
+
+void CpuBackend::free(void* p) noexcept { std::free(p); }
+
+void CpuBackend::upload(void* dst, const void* host_src, int64_t bytes) {
+  copy(dst, host_src, bytes);
+}
+
+void CpuBackend::download(void* host_dst, const void* src, int64_t bytes) {
+  copy(host_dst, src, bytes);
+}
+
+void CpuBackend::copy(void* dst, const void* src, int64_t bytes) {
+  if (bytes > 0) std::memmove(dst, src, static_cast<size_t>(bytes));
+}
+
+void CpuBackend::zero(void* dst, int64_t bytes) {
+  if (bytes > 0) std::memset(dst, 0, static_cast<size_t>(bytes));
+}
+
+const void* CpuBackend::place_weights(const void* host, int64_t) { return host; }
+
+void CpuBackend::release_weights(const void*) noexcept {}
+
+void CpuBackend::sample(int32_t* ids, ConstView logits, const SampleParams* params) {
+  pool_.parallel_for(logits.rows, 4, [&](int64_t begin, int64_t end) {
+    std::vector<float> scratch(static_cast<size_t>(sample_scratch_bytes(logits.cols)) /
+                               sizeof(float));
+    for (int64_t t = begin; t < end; ++t)
+      ids[t] = sample_row(logits.row(t), logits.cols, params[t], scratch.data());
+  });
+}
+
+}  // namespace barkrt

@@ -1,0 +1,59 @@
+// conv.cc: convolutions as matrix products. The inputs of an output row are consecutive rows of x,
+// so with contiguous rows they are one longer row, and the next output's overlaps it.
+#include "cpu/cpu_backend.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace barkrt {
+namespace {
+
+constexpr int64_t kGatheredRows = 96;
+
+}  // namespace
+
+void CpuBackend::conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
+                        int64_t dilation) {
+  BARKRT_CHECK(kernel >= 1 && dilation >= 1 && w.cols == kernel * x.cols);
+  BARKRT_CHECK(out.rows == x.rows && out.cols == w.rows);
+  if (kernel == 1 || (dilation == 1 && x.stride == x.cols)) {
+    const ConstView windows = {x.row(-(kernel - 1)), x.rows, w.cols, x.stride};
+    product(out, windows, w, bias, w.rows, {});
+    return;
+  }
+  // Dilated, or rows with gaps: collect the taps of some outputs at a time.
+  std::vector<float> taps(static_cast<size_t>(std::min(x.rows, kGatheredRows) * w.cols));
+  for (int64_t t0 = 0; t0 < x.rows; t0 += kGatheredRows) {
+    const int64_t count = std::min(x.rows - t0, kGatheredRows);
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t j = 0; j < kernel; ++j)
+        std::copy_n(x.row(t0 + t - (kernel - 1 - j) * dilation), x.cols,
+                    taps.data() + t * w.cols + j * x.cols);
+    product(out.slice(t0, count), view(static_cast<const float*>(taps.data()), count, w.cols), w,
+            bias, w.rows, {});
+  }
+}
+
+void CpuBackend::conv_transpose1d(View out, ConstView x, const Matrix& w, const float* bias,
+                                  int64_t stride) {
+  BARKRT_CHECK(stride >= 1 && w.rows == stride * out.cols && w.cols == 2 * x.cols);
+  BARKRT_CHECK(out.rows == x.rows * stride && out.stride == out.cols);
+  // One input row pair gives `stride` output rows, which lie one behind the other.
+  const View rows = {out.data, x.rows, w.rows, w.rows};
+  if (x.stride == x.cols) {
+    product(rows, {x.row(-1), x.rows, w.cols, x.stride}, w, bias, out.cols, {});
+    return;
+  }
+  std::vector<float> pairs(static_cast<size_t>(std::min(x.rows, kGatheredRows) * w.cols));
+  for (int64_t t0 = 0; t0 < x.rows; t0 += kGatheredRows) {
+    const int64_t count = std::min(x.rows - t0, kGatheredRows);
+    for (int64_t t = 0; t < count; ++t)
+      for (int64_t j = 0; j < 2; ++j)
+        std::copy_n(x.row(t0 + t - 1 + j), x.cols, pairs.data() + t * w.cols + j * x.cols);
+    product(rows.slice(t0, count), view(static_cast<const float*>(pairs.data()), count, w.cols), w,
+            bias, out.cols, {});
+  }
+}
+
+}  // namespace barkrt

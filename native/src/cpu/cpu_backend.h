@@ -1,0 +1,64 @@
+// cpu_backend.h: the CPU side of Backend. Device memory is host memory; every op is done when it
+// returns. One instance serves any number of threads.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "cpu/kernels.h"
+#include "cpu/parallel.h"
+
+namespace barkrt {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(int n_threads, const Kernels& kernels) : kernels_(kernels), pool_(n_threads) {}
+
+  std::string device() const override { return "cpu"; }
+  void* alloc(int64_t bytes) override;
+  void free(void* p) noexcept override;
+  void upload(void* dst, const void* host_src, int64_t bytes) override;
+  void download(void* host_dst, const void* src, int64_t bytes) override;
+  void copy(void* dst, const void* src, int64_t bytes) override;
+  void zero(void* dst, int64_t bytes) override;
+  void synchronize() override {}
+  const void* place_weights(const void* host, int64_t bytes) override;
+  void release_weights(const void* placed) noexcept override;
+
+  void embed(View out, const int32_t* ids, const Matrix* tables, int64_t n_tables,
+             const Matrix* wpe, const int32_t* pos) override;
+  void layernorm(View out, ConstView x, const float* gamma, const float* beta) override;
+  void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) override;
+  void attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows, int64_t n_head,
+                 bool causal) override;
+  void gelu(View x) override;
+  void elu(View out, ConstView x) override;
+  void add(View out, ConstView x) override;
+  void conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
+              int64_t dilation) override;
+  void conv_transpose1d(View out, ConstView x, const Matrix& w, const float* bias,
+                        int64_t stride) override;
+  void lstm(View out, ConstView gates, const Matrix& w_hh, float* h, float* c) override;
+  void sample(int32_t* ids, ConstView logits, const SampleParams* params) override;
+
+ private:
+  // linear with a bias that repeats every bias_period outputs.
+  void product(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
+               ConstView add);
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+};
+
+// The instruction sets this build has and this processor can run, best first; "generic" is always
+// there.
+std::vector<std::string> cpu_instruction_sets();
+// As make_cpu_backend(n_threads), with one of cpu_instruction_sets(). Throws Unsupported for any
+// other name.
+std::unique_ptr<Backend> make_cpu_backend(int n_threads, const std::string& instruction_set);
+// Processors this process may run on.
+int cpu_usable_cores();
+
+}  // namespace barkrt

@@ -1,0 +1,88 @@
+// kernels.h: the arithmetic of the CPU backend, once per instruction set.
+//
+// The kernels_*.inc files are compiled into kernels_generic.cc, kernels_avx2.cc and
+// kernels_avx512.cc, each with its own compiler flags and vector width; backend.cc picks one table
+// at run time. Everything here is plain data: an inline function or template shared with the rest
+// of the library could be emitted with AVX instructions in it and then be chosen by the linker for
+// all callers.
+//
+// Results of different tables differ in the last bits (lanes add in another order); within one
+// table they depend on nothing but the row's own inputs.
+#pragma once
+
+#include <stdint.h>
+
+namespace barkrt {
+
+// Storage types the kernels read; values equal DType.
+enum KernelType : int32_t { kKernelF32 = 0, kKernelF16 = 1, kKernelBF16 = 2, kKernelI8 = 3 };
+
+// Rows t0 .. t1-1 and outputs n0 .. n1-1 of
+// out[t][n] = (sum_k x[t][k] * w[n][k]) * scale[n] + bias[n % bias_period] + add[t][n].
+struct LinearTile {
+  float* out;  // (T, N)
+  int64_t out_stride;
+  const float* x;  // (T, K)
+  int64_t x_stride;
+  const void* w;  // (N, K), contiguous
+  int32_t type;
+  int64_t k;
+  const float* scale;  // (N) or NULL
+  const float* bias;   // (bias_period) or NULL
+  int64_t bias_period;
+  const float* add;  // (T, N) or NULL; may be out
+  int64_t add_stride;
+  int64_t t0, t1, n0, n1;
+};
+
+// Rows of one head: out[r] = softmax(q[r] . k[j] * scale) v[j] over j in 0 .. n_keys[r]-1. n_keys
+// does not fall from row to row.
+struct AttentionTile {
+  float* out;  // (R, D)
+  int64_t out_stride;
+  const float* q;  // (R, D)
+  int64_t q_stride;
+  const int32_t* n_keys;  // (R)
+  int64_t rows;           // at most kAttentionRows
+  const void* k;          // (n_ctx, D), F16 or F32
+  const void* v;
+  int32_t type;
+  int64_t kv_stride;  // in elements
+  int64_t head_dim;
+  float scale;
+  float* scratch;  // attention_scratch_floats(most keys, head_dim)
+};
+constexpr int64_t kAttentionRows = 24;
+constexpr int64_t kAttentionKeys = 64;  // keys converted at a time
+constexpr int64_t kMaxLanes = 16;
+
+constexpr int64_t round_to_lanes(int64_t n) { return (n + kMaxLanes - 1) / kMaxLanes * kMaxLanes; }
+// Scores of all rows, padded queries and outputs, one tile of keys or values.
+constexpr int64_t attention_scratch_floats(int64_t n_keys, int64_t head_dim) {
+  return kAttentionRows * (round_to_lanes(n_keys) + kAttentionKeys) +
+         (2 * kAttentionRows + kAttentionKeys) * round_to_lanes(head_dim);
+}
+
+struct Kernels {
+  const char* name;
+  int32_t lanes;
+  void (*linear)(const LinearTile& tile);
+  void (*attention)(const AttentionTile& tile);
+  // dst[i] = src[i] rounded to nearest even.
+  void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
+  // out[i] = (first ? 0 : out[i]) + scale * row[i].
+  void (*add_row)(float* out, const void* row, int32_t type, float scale, int64_t n, bool first);
+  void (*layernorm)(float* out, const float* x, const float* gamma, const float* beta, int64_t n);
+  void (*gelu)(float* x, int64_t n);
+  void (*elu)(float* out, const float* x, int64_t n);
+  void (*add)(float* out, const float* x, int64_t n);
+  // Cells begin .. end-1 of H: gates is (4H), i f g o; updates c and h, writes out.
+  void (*lstm_cells)(float* out, float* h, float* c, const float* gates, int64_t hidden,
+                     int64_t begin, int64_t end);
+};
+
+extern const Kernels kKernelsGeneric;
+extern const Kernels kKernelsAvx2;
+extern const Kernels kKernelsAvx512;
+
+}  // namespace barkrt

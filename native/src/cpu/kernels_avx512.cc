@@ -1,0 +1,62 @@
+// kernels_avx512.cc: sixteen lanes with AVX-512 F, BW, DQ and VL (x86-64-v4).
+#include "cpu/kernels.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+namespace barkrt {
+namespace {
+
+constexpr int kLanes = 16;
+typedef float Vec __attribute__((vector_size(64)));
+typedef uint32_t VecBits __attribute__((vector_size(64)));
+
+inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec load_f16(const uint16_t* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline Vec load_bf16(const uint16_t* p) {
+  const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+inline Vec load_i8(const int8_t* p) {
+  const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
+}
+inline void store_f16(uint16_t* p, Vec v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+}
+
+inline __m128 fold(Vec v) {
+  const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  return _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+// out[i] = sum_lanes(v_i): halves, quarters, then neighbours.
+inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
+  const __m128 a = _mm_hadd_ps(fold(v0), fold(v1));
+  const __m128 b = _mm_hadd_ps(fold(v2), fold(v3));
+  _mm_storeu_ps(out, _mm_hadd_ps(a, b));
+}
+inline float sum_lanes(Vec v) {
+  const __m128 a = fold(v);
+  const __m128 b = _mm_hadd_ps(a, a);
+  return _mm_cvtss_f32(_mm_hadd_ps(b, b));
+}
+inline float max_lanes(Vec v) {
+  const __m256 half = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+
+#include "cpu/kernels_math.inc"
+#include "cpu/kernels_linear.inc"
+#include "cpu/kernels_attention.inc"
+#include "cpu/kernels_rowwise.inc"
+
+}  // namespace
+
+const Kernels kKernelsAvx512 = {"avx512",  kLanes, linear, attention, to_f16,    add_row,
+                                layernorm, gelu,   elu,    add,       lstm_cells};
+
+}  // namespace barkrt

@@ -1,0 +1,123 @@
+// device.cc: the devices of this machine. Device 0 is the CPU.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <string>
+
+#include "backend.h"
+#include "cpu/cpu_backend.h"
+#include "error.h"
+
+namespace barkrt {
+namespace {
+
+void need_device(int index) {
+  if (index < 0 || index >= device_count())
+    fail(Status::NotFound, "there is no device %d: this machine has %d", index, device_count());
+}
+
+// The value behind "key<blanks>:" of a /proc file; "" when absent.
+std::string proc_value(const char* path, const std::string& key) {
+  std::ifstream file(path);
+  std::string line;
+  while (std::getline(file, line)) {
+    const size_t colon = line.find(':');
+    if (line.compare(0, key.size(), key) != 0 || colon == std::string::npos) continue;
+    if (line.find_first_not_of(" \t", key.size()) != colon) continue;
+    const size_t value = line.find_first_not_of(" \t", colon + 1);
+    return value == std::string::npos ? "" : line.substr(value);
+  }
+  return "";
+}
+
+// A number alone in a file; -1 when absent or "max".
+int64_t file_number(const std::string& path) {
+  std::ifstream file(path);
+  int64_t value = -1;
+  return file >> value ? value : -1;
+}
+
+// "key number" of memory.stat; 0 when absent.
+int64_t stat_number(const std::string& path, const std::string& key) {
+  std::ifstream file(path);
+  std::string name;
+  int64_t value = 0;
+  while (file >> name >> value)
+    if (name == key) return value;
+  return 0;
+}
+
+// Lowers free and total to the tightest limit of this process's control groups (version 2): the
+// kernel kills at that limit, whatever the machine has left. Page cache it could drop counts as
+// free.
+void apply_cgroup_limits(int64_t* free_bytes, int64_t* total_bytes) {
+  std::ifstream groups("/proc/self/cgroup");
+  std::string line;
+  while (std::getline(groups, line)) {
+    if (line.compare(0, 3, "0::") != 0) continue;
+    std::string group = line.substr(3);
+    for (;;) {
+      const std::string folder = "/sys/fs/cgroup" + group;
+      const int64_t limit = file_number(folder + "/memory.max");
+      const int64_t used = file_number(folder + "/memory.current");
+      if (limit >= 0 && used >= 0) {
+        const int64_t cache = stat_number(folder + "/memory.stat", "inactive_file");
+        *total_bytes = std::min(*total_bytes, limit);
+        *free_bytes = std::min(*free_bytes, std::max<int64_t>(limit - used + cache, 0));
+      }
+      const size_t slash = group.rfind('/');
+      if (group.size() <= 1 || slash == std::string::npos) break;
+      group.resize(slash);
+    }
+  }
+}
+
+std::string cpu_name() {
+  for (const char* key : {"model name", "Model", "Hardware"}) {
+    const std::string value = proc_value("/proc/cpuinfo", key);
+    if (!value.empty()) return value;
+  }
+  return "unnamed processor";
+}
+
+std::string cpu_detail() {
+  const std::string chosen = cpu_instruction_sets().front();
+#if defined(__x86_64__)
+  if (chosen == "avx512") return "avx512 kernels: the processor has AVX-512 F, BW, DQ and VL";
+  if (chosen == "avx2") return "avx2 kernels: the processor has AVX2 and FMA, but not AVX-512";
+  return "generic kernels (SSE2): the processor lacks AVX2 or FMA";
+#else
+  return chosen + " kernels: the only ones for this architecture";
+#endif
+}
+
+}  // namespace
+
+int device_count() { return 1; }
+
+DeviceDescription describe_device(int index) {
+  need_device(index);
+  return {"cpu", "cpu", cpu_name(), cpu_detail(), cpu_usable_cores()};
+}
+
+void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {
+  need_device(index);
+  const auto kilobytes = [](const char* key) {
+    int64_t value = 0;
+    std::istringstream(proc_value("/proc/meminfo", key)) >> value;
+    return value * 1024;
+  };
+  *free_bytes = kilobytes("MemAvailable");
+  *total_bytes = kilobytes("MemTotal");
+  if (*total_bytes <= 0) fail(Status::Device, "/proc/meminfo does not tell the machine's memory");
+  apply_cgroup_limits(free_bytes, total_bytes);
+}
+
+std::unique_ptr<Backend> make_backend(int index, int n_threads) {
+  need_device(index);
+  return make_cpu_backend(n_threads);
+}
+
+}  // namespace barkrt
