@@ -55,7 +55,7 @@ func deviation(t schema.Tensor) float64 {
 	case strings.Contains(t.Name, ".wpe."), strings.Contains(t.Name, ".codebook."):
 		return 0.5
 	case t.Name == "codec.conv_out.weight":
-		return 0.3 / math.Sqrt(inputs)
+		return 2.5 / math.Sqrt(inputs) // about 0.1 of full scale
 	}
 	return 1 / math.Sqrt(inputs)
 }
