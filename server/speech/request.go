@@ -1,0 +1,141 @@
+package speech
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"barkd/cgo"
+)
+
+// SilenceSeconds lies between two pieces of a long text.
+const SilenceSeconds = 0.25
+
+// NoVoice is the voice name that asks for no voice: the model makes up a speaker.
+const NoVoice = "none"
+
+// Request is one text to speak.
+type Request struct {
+	Model             string
+	Text              string // valid UTF-8
+	Voice             VoiceChoice
+	Seed              *uint64 // nil draws one
+	Rules             cgo.Rules
+	KV                cgo.KVType
+	MaxSemanticTokens int // of each piece; 0 is the model's own limit
+	Sampling          SamplingChoice
+}
+
+// VoiceChoice says whose voice to speak with. The zero value is no voice.
+type VoiceChoice struct {
+	Name    string           // a voice of the model, an OpenAI voice name, or NoVoice
+	Arrays  *cgo.VoiceArrays // or the history prompt itself
+	Default bool             // with no Name: the model's default voice, if it has any
+}
+
+// SamplingChoice overrides a model's sampling defaults; nil keeps them. TopK and TopP apply to the semantic and the
+// coarse stage, MinEOSP to the semantic one.
+type SamplingChoice struct {
+	Semantic, Coarse, Fine *float32 // temperatures; 0 is greedy
+	TopK                   *int32
+	TopP, MinEOSP          *float32
+}
+
+// apply writes the overrides into r.
+func (c SamplingChoice) apply(r *cgo.Request) {
+	set(&r.Semantic.Temperature, c.Semantic)
+	set(&r.Coarse.Temperature, c.Coarse)
+	set(&r.Fine.Temperature, c.Fine)
+	for _, s := range []*cgo.Sampling{&r.Semantic, &r.Coarse} {
+		set(&s.TopK, c.TopK)
+		set(&s.TopP, c.TopP)
+	}
+	set(&r.Semantic.MinEOSP, c.MinEOSP)
+}
+
+func set[T any](to *T, from *T) {
+	if from != nil {
+		*to = *from
+	}
+}
+
+// Sink receives a request's output on the goroutine that called Speak. Slices are valid during the call only;
+// fields may be nil. An error from one of them ends the request and is returned as it is.
+type Sink struct {
+	Start    func(Start) error // once, when everything is decided and before any audio
+	Audio    func(pcm []float32) error
+	Progress func(Progress) error
+	Tokens   func(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error
+}
+
+// Start holds what is known before the first sample.
+type Start struct {
+	Model      string
+	Trained    bool // false: random weights, it makes noise
+	SampleRate int  // Hz
+	Seed       uint64
+	Voice      string // the model's voice that speaks, "" for none or for arrays
+	Pieces     int
+}
+
+// Progress of one piece.
+type Progress struct {
+	Piece, Pieces int // Piece counts from 0
+	Stage         cgo.Stage
+	Done, Total   int
+}
+
+// Result of a finished request.
+type Result struct {
+	Start
+	Stats         []cgo.Stats // of each piece
+	Samples       int64       // with the silence between pieces
+	Waited        time.Duration
+	Elapsed       time.Duration // synthesis alone, without waiting and loading
+	ModelMemory   cgo.Memory
+	SessionMemory cgo.Memory
+}
+
+// AudioSeconds is the length of the audio.
+func (r Result) AudioSeconds() float64 {
+	if r.SampleRate == 0 {
+		return 0
+	}
+	return float64(r.Samples) / float64(r.SampleRate)
+}
+
+// RealTimeFactor is the time spent per second of audio: below 1 is faster than speech. It is 0 without audio.
+func (r Result) RealTimeFactor() float64 {
+	if s := r.AudioSeconds(); s > 0 {
+		return r.Elapsed.Seconds() / s
+	}
+	return 0
+}
+
+// ErrQueueFull is wrapped by an error of Speak when as many requests wait as may; see QueueFullError.
+var ErrQueueFull = errors.New("too many requests are waiting")
+
+// QueueFullError says when to come back.
+type QueueFullError struct {
+	Waiting    int
+	RetryAfter time.Duration
+}
+
+func (e *QueueFullError) Error() string {
+	return fmt.Sprintf("%d requests are waiting already; try again in %s", e.Waiting, e.RetryAfter)
+}
+
+// Unwrap makes errors.Is(err, ErrQueueFull) true.
+func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
+
+// InputError is a mistake in the request, which its sender can correct.
+type InputError struct {
+	Param   string // the request's field, in the API's spelling
+	Message string // one sentence
+	Err     error  // the runtime's error, if there is one
+}
+
+func (e *InputError) Error() string { return e.Message }
+
+// Unwrap returns the runtime's error.
+func (e *InputError) Unwrap() error { return e.Err }

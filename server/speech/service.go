@@ -1,0 +1,304 @@
+package speech
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"barkd/cgo"
+)
+
+// Models lends loaded models.
+type Models interface {
+	// Acquire returns the model, loading it if needed. The caller must Release the lease exactly once.
+	Acquire(ctx context.Context, id string) (Lease, error)
+}
+
+// Lease keeps a model loaded.
+type Lease interface {
+	Model() cgo.Model
+	Release()
+}
+
+// Service speaks. Its methods may be called from any goroutine.
+type Service struct {
+	models    Models
+	admission *Admission
+	log       zerolog.Logger
+	seed      func() uint64
+}
+
+// NewService returns a service that takes its models from models and lets admission decide who runs.
+func NewService(models Models, admission *Admission, log zerolog.Logger) *Service {
+	return &Service{models: models, admission: admission, log: log, seed: drawSeed}
+}
+
+// drawSeed draws 53 bits, the integers that every JSON reader keeps exact, so that a client can send the seed back.
+func drawSeed() uint64 { return rand.Uint64() >> 11 }
+
+// Load says how many requests run and how many wait now.
+func (s *Service) Load() (running, waiting int) { return s.admission.Load() }
+
+// Speak makes the audio of req and hands it to sink. It fails with an *InputError when the request is wrong, a
+// *QueueFullError when too many wait, an error of the models or the runtime, or ctx.Err().
+//
+// Text beyond what the model can say in one go is cut by Pieces, joined with SilenceSeconds of silence. With
+// cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All pieces have the
+// request's voice; without one, the first piece's own tokens are the voice of the others, so that the speaker stays
+// the same.
+func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, error) {
+	if err := checkText(req); err != nil {
+		return Result{}, err
+	}
+	ticket, err := s.admission.Enter()
+	if err != nil {
+		return Result{}, err
+	}
+	defer ticket.Leave()
+	arrived := time.Now()
+	lease, err := s.models.Acquire(ctx, req.Model)
+	if err != nil {
+		return Result{}, err
+	}
+	defer lease.Release()
+	if err := ticket.Start(ctx); err != nil {
+		return Result{}, err
+	}
+	r := &reading{service: s, req: req, sink: sink, model: lease.Model()}
+	r.result.Waited = time.Since(arrived)
+	if err := r.prepare(); err != nil {
+		return Result{}, err
+	}
+	defer r.close()
+	if err := r.speak(ctx); err != nil {
+		return Result{}, err
+	}
+	return r.result, nil
+}
+
+func checkText(req Request) error {
+	if !utf8.ValidString(req.Text) {
+		return &InputError{Param: "input", Message: "the text is not valid UTF-8"}
+	}
+	if req.Rules == cgo.RulesSuno && strings.TrimSpace(req.Text) == "" {
+		return &InputError{Param: "input", Message: "the text is empty"}
+	}
+	return nil
+}
+
+// reading is one request while it runs.
+type reading struct {
+	service *Service
+	req     Request
+	sink    Sink
+	model   cgo.Model
+
+	pieces []string
+	base   cgo.Request // all but the text, the seed and the voice
+	voice  cgo.Voice   // nil for none
+	sess   cgo.Session
+	result Result
+}
+
+// prepare decides everything that can fail for the request's own fault, then takes the memory.
+func (r *reading) prepare() (err error) {
+	info := r.model.Info()
+	name, err := resolveVoice(r.req.Voice, info)
+	if err != nil {
+		return err
+	}
+	if r.pieces, err = r.cut(); err != nil {
+		return inputError("input", err)
+	}
+	if r.base, err = r.model.Defaults(r.req.Rules); err != nil {
+		return fmt.Errorf("sampling defaults of %q: %w", r.req.Model, err)
+	}
+	r.base.Rules = r.req.Rules
+	r.base.MaxSemanticTokens = r.req.MaxSemanticTokens
+	r.req.Sampling.apply(&r.base)
+	r.result.Start = Start{
+		Model: r.req.Model, Trained: info.Trained, SampleRate: info.SampleRate,
+		Seed: r.seed(), Voice: name, Pieces: len(r.pieces),
+	}
+	if r.voice, err = openVoice(r.model, r.req.Voice, name); err != nil {
+		return err
+	}
+	if r.sess, err = r.model.NewSession(cgo.SessionOptions{KV: r.req.KV}); err != nil {
+		r.closeVoice()
+		return fmt.Errorf("session of %q: %w", r.req.Model, err)
+	}
+	return nil
+}
+
+func (r *reading) cut() ([]string, error) {
+	if r.req.Rules == cgo.RulesHF {
+		return []string{r.req.Text}, nil
+	}
+	ids, err := r.model.Tokenize(r.req.Rules, r.req.Text)
+	if err != nil {
+		return nil, err
+	}
+	if len(ids) == 0 {
+		return nil, &InputError{Param: "input", Message: "the text has nothing in it that can be spoken"}
+	}
+	return Pieces(r.model, r.req.Rules, r.req.Text)
+}
+
+func (r *reading) seed() uint64 {
+	if r.req.Seed != nil {
+		return *r.req.Seed
+	}
+	return r.service.seed()
+}
+
+func (r *reading) close() {
+	r.result.SessionMemory = r.sess.Memory()
+	if err := r.sess.Close(); err != nil {
+		r.service.log.Error().Err(err).Str("model", r.req.Model).Msg("close session")
+	}
+	r.closeVoice()
+}
+
+func (r *reading) closeVoice() {
+	if r.voice == nil {
+		return
+	}
+	if err := r.voice.Close(); err != nil {
+		r.service.log.Error().Err(err).Str("model", r.req.Model).Msg("close voice")
+	}
+	r.voice = nil
+}
+
+func (r *reading) speak(ctx context.Context) error {
+	started := time.Now()
+	if r.sink.Start != nil {
+		if err := r.sink.Start(r.result.Start); err != nil {
+			return err
+		}
+	}
+	for i := range r.pieces {
+		if i > 0 {
+			if err := r.silence(); err != nil {
+				return err
+			}
+		}
+		if err := r.piece(ctx, i); err != nil {
+			return inputError("", err)
+		}
+	}
+	r.result.Elapsed = time.Since(started)
+	r.result.ModelMemory = r.model.Memory()
+	r.result.SessionMemory = r.sess.Memory()
+	return nil
+}
+
+func (r *reading) piece(ctx context.Context, i int) error {
+	req := r.base
+	req.Text, req.Voice, req.Seed = r.pieces[i], r.voice, PieceSeed(r.result.Seed, i)
+	learn := r.voice == nil && i+1 < len(r.pieces)
+	var spoken cgo.VoiceArrays
+	stats, err := r.sess.Synthesize(ctx, req, r.runtimeSink(i, learn, &spoken))
+	if err != nil {
+		return err
+	}
+	r.result.Stats = append(r.result.Stats, stats)
+	if stats.TextTruncated {
+		r.service.log.Warn().Str("model", r.req.Model).Int("text_tokens", stats.TextTokens).
+			Int("max_text_tokens", r.model.Info().MaxTextTokens).Msg("the text was cut to the model's limit")
+	}
+	if learn {
+		return r.learnVoice(spoken)
+	}
+	return nil
+}
+
+// learnVoice makes the first piece's tokens the voice of those that follow. A piece that said nothing is no voice:
+// then the next piece is tried.
+func (r *reading) learnVoice(spoken cgo.VoiceArrays) error {
+	voice, err := r.model.NewVoice(spoken)
+	if errors.Is(err, cgo.ErrInvalidArgument) {
+		r.service.log.Debug().Err(err).Str("model", r.req.Model).Msg("a piece is no voice for the next one")
+		return nil
+	}
+	r.voice = voice
+	return err
+}
+
+// runtimeSink passes the runtime's output on, and keeps the tokens that make a voice when learn is set.
+func (r *reading) runtimeSink(piece int, learn bool, spoken *cgo.VoiceArrays) cgo.Sink {
+	sink := cgo.Sink{Audio: r.audio}
+	if r.sink.Progress != nil {
+		sink.Progress = func(stage cgo.Stage, done, total int64) error {
+			return r.sink.Progress(Progress{
+				Piece: piece, Pieces: len(r.pieces), Stage: stage, Done: int(done), Total: int(total),
+			})
+		}
+	}
+	if learn || r.sink.Tokens != nil {
+		sink.Tokens = func(stage cgo.Stage, tokens []int32, rows, cols int) error {
+			if learn {
+				AddTokens(spoken, stage, tokens, rows, cols)
+			}
+			if r.sink.Tokens == nil {
+				return nil
+			}
+			return r.sink.Tokens(piece, stage, tokens, rows, cols)
+		}
+	}
+	return sink
+}
+
+func (r *reading) audio(pcm []float32) error {
+	r.result.Samples += int64(len(pcm))
+	if r.sink.Audio == nil {
+		return nil
+	}
+	return r.sink.Audio(pcm)
+}
+
+func (r *reading) silence() error {
+	return r.audio(make([]float32, int(SilenceSeconds*float64(r.result.SampleRate))))
+}
+
+// AddTokens copies one stage's tokens, as a Sink receives them, into a voice.
+func AddTokens(voice *cgo.VoiceArrays, stage cgo.Stage, tokens []int32, rows, cols int) {
+	matrix := make([][]int32, rows)
+	for i := range matrix {
+		matrix[i] = append([]int32{}, tokens[i*cols:(i+1)*cols]...)
+	}
+	switch stage {
+	case cgo.StageSemantic:
+		voice.Semantic = append([]int32{}, tokens...)
+	case cgo.StageCoarse:
+		voice.Coarse = matrix
+	case cgo.StageFine:
+		voice.Fine = matrix
+	}
+}
+
+// PieceSeed is the seed of piece i: the request's own for the first, so that a single piece is exactly one
+// generation with that seed, and well-mixed others (splitmix64) for the rest.
+func PieceSeed(seed uint64, i int) uint64 {
+	if i == 0 {
+		return seed
+	}
+	z := seed + uint64(i)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
+}
+
+// inputError turns a runtime's complaint about an argument into the request's mistake.
+func inputError(param string, err error) error {
+	var already *InputError
+	if errors.Is(err, cgo.ErrInvalidArgument) && !errors.As(err, &already) {
+		return &InputError{Param: param, Message: err.Error(), Err: err}
+	}
+	return err
+}

@@ -1,0 +1,53 @@
+package speechtest
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"barkd/cgo"
+	"barkd/server/speech"
+)
+
+// Models lends fake models by name and counts the leases.
+type Models struct {
+	All    map[string]*Model
+	Err    error // if set, Acquire fails with it
+	leases atomic.Int64
+}
+
+// NewModels lends the given models.
+func NewModels(models ...*Model) *Models {
+	m := &Models{All: map[string]*Model{}}
+	for _, model := range models {
+		m.All[model.Facts.Name] = model
+	}
+	return m
+}
+
+// Leases returns how many are not released.
+func (m *Models) Leases() int64 { return m.leases.Load() }
+
+// Acquire implements speech.Models.
+func (m *Models) Acquire(ctx context.Context, id string) (speech.Lease, error) {
+	if m.Err != nil {
+		return nil, m.Err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	model, ok := m.All[id]
+	if !ok {
+		return nil, fmt.Errorf("model %q: %w", id, cgo.ErrNotFound)
+	}
+	m.leases.Add(1)
+	return &lease{models: m, model: model}, nil
+}
+
+type lease struct {
+	models *Models
+	model  *Model
+}
+
+func (l *lease) Model() cgo.Model { return l.model }
+func (l *lease) Release()         { l.models.leases.Add(-1) }
