@@ -1,0 +1,259 @@
+#include "model.h"
+
+#include <unordered_set>
+
+#include "error.h"
+
+namespace barkrt {
+namespace {
+
+// Looks tensors up, checks them, places them, and remembers which names were asked for.
+class Builder {
+ public:
+  Builder(const Gguf& gguf, const PlaceTensor& place) : gguf_(gguf), place_(place) {}
+
+  const float* vector(const std::string& name, int64_t n) {
+    return static_cast<const float*>(take(name, {n}, false).data);
+  }
+  // A matrix of any weight type, I8 with its scales.
+  Matrix matrix(const std::string& name, int64_t rows, int64_t cols) {
+    return take(name, {rows, cols}, true);
+  }
+  // An F32 tensor of more dimensions, seen as rows x cols.
+  Matrix folded(const std::string& name, const std::vector<int64_t>& shape, int64_t rows) {
+    Matrix m = take(name, shape, false);
+    m.cols = m.rows * m.cols / rows;
+    m.rows = rows;
+    return m;
+  }
+  Linear linear(const std::string& name, int64_t out, int64_t in, bool bias) {
+    return {matrix(name + ".weight", out, in), bias ? vector(name + ".bias", out) : nullptr};
+  }
+  Norm norm(const std::string& name, int64_t n, bool bias) {
+    return {vector(name + ".weight", n), bias ? vector(name + ".bias", n) : nullptr};
+  }
+  bool has(const std::string& name) const { return gguf_.find(name) != nullptr; }
+
+  // Every tensor of the file was asked for, or belongs to a voice. One that was not would be
+  // ignored in silence, and a bias that is ignored makes another model.
+  void check_all_used() const {
+    for (const GgufTensor& t : gguf_.tensors()) {
+      if (used_.count(t.name) || t.name.substr(0, 6) == "voice.") continue;
+      fail(Status::BadModel, "tensor %s of the file is not part of a model with its config",
+           std::string(t.name.substr(0, 200)).c_str());
+    }
+  }
+
+ private:
+  Matrix take(const std::string& name, const std::vector<int64_t>& shape, bool any_type) {
+    const GgufTensor& t = gguf_.need(name, shape);
+    const bool typed = t.type == DType::F32 || (any_type && t.type != DType::I32);
+    if (!typed)
+      fail(Status::BadModel, "tensor %s is %s, which it cannot be", name.c_str(),
+           dtype_name(t.type));
+    used_.insert(t.name);
+    Matrix m{place_(t), t.type, shape[0], 1, nullptr};
+    for (size_t i = 1; i < shape.size(); ++i) m.cols *= shape[i];
+    if (t.type == DType::I8) {
+      // "x.weight" has its scales in "x.scale".
+      const std::string scale = name.substr(0, name.rfind('.')) + ".scale";
+      m.scale = vector(scale, shape[0]);
+    }
+    return m;
+  }
+
+  const Gguf& gguf_;
+  const PlaceTensor& place_;
+  std::unordered_set<std::string_view> used_;
+};
+
+std::string numbered(const std::string& prefix, int64_t i) { return prefix + std::to_string(i); }
+
+// Everything but tables and heads, which differ between the stages.
+GptWeights build_blocks(Builder& b, const GptConfig& c) {
+  const int64_t n = c.n_embd;
+  GptWeights w;
+  w.n_head = c.n_head;
+  w.n_embd = n;
+  w.wpe = b.folded(c.name + ".wpe.weight", {c.block_size, n}, c.block_size);
+  for (int64_t i = 0; i < c.n_layer; ++i) {
+    const std::string p = numbered(c.name + ".h.", i);
+    BlockWeights block;
+    block.ln_1 = b.norm(p + ".ln_1", n, c.norm_bias);
+    block.c_attn = b.linear(p + ".attn.c_attn", 3 * n, n, c.linear_bias);
+    block.attn_c_proj = b.linear(p + ".attn.c_proj", n, n, c.linear_bias);
+    block.ln_2 = b.norm(p + ".ln_2", n, c.norm_bias);
+    block.c_fc = b.linear(p + ".mlp.c_fc", 4 * n, n, c.linear_bias);
+    block.mlp_c_proj = b.linear(p + ".mlp.c_proj", n, 4 * n, c.linear_bias);
+    w.blocks.push_back(block);
+  }
+  w.ln_f = b.norm(c.name + ".ln_f", n, c.norm_bias);
+  return w;
+}
+
+GptWeights build_causal(Builder& b, const GptConfig& c) {
+  GptWeights w = build_blocks(b, c);
+  w.wte = {b.matrix(c.name + ".wte.weight", c.n_vocab_in, c.n_embd)};
+  w.lm_head = {b.matrix(c.name + ".lm_head.weight", c.n_vocab_out, c.n_embd)};
+  return w;
+}
+
+GptWeights build_fine(Builder& b, const FineConfig& c) {
+  GptWeights w = build_blocks(b, c.gpt);
+  for (int64_t q = 0; q < c.n_codebook; ++q)
+    w.wte.push_back(b.matrix(numbered("fine.wte.", q) + ".weight", c.gpt.n_vocab_in, c.gpt.n_embd));
+  for (int64_t i = 0; i < c.n_codebook - c.n_given; ++i) {
+    const std::string name = numbered("fine.lm_head.", i) + ".weight";
+    if (b.has(name)) {
+      w.lm_head.push_back(b.matrix(name, c.gpt.n_vocab_out, c.gpt.n_embd));
+      continue;
+    }
+    if (c.gpt.n_vocab_out != c.gpt.n_vocab_in)
+      fail(Status::BadModel, "tensor %s is missing, and fine.wte.%lld.weight has another shape",
+           name.c_str(), static_cast<long long>(i + 1));
+    w.lm_head.push_back(w.wte[i + 1]);
+  }
+  return w;
+}
+
+ConvWeights build_conv(Builder& b, const std::string& name, int64_t out, int64_t in, int64_t kernel,
+                       int64_t dilation) {
+  ConvWeights w;
+  w.weight = b.folded(name + ".weight", {out, kernel, in}, out);
+  w.bias = b.vector(name + ".bias", out);
+  w.kernel = kernel;
+  w.dilation = dilation;
+  return w;
+}
+
+UpWeights build_up(Builder& b, const CodecConfig& c, int64_t i) {
+  const std::string p = numbered("codec.up.", i);
+  const int64_t in = c.width(i), out = c.width(i + 1), hidden = out / c.compress;
+  UpWeights up;
+  up.stride = c.ratios[i];
+  up.weight = b.folded(p + ".convtr.weight", {up.stride, out, 2, in}, up.stride * out);
+  up.bias = b.vector(p + ".convtr.bias", out);
+  for (int64_t j = 0; j < c.n_residual_layer; ++j) {
+    const std::string r = numbered(p + ".res.", j);
+    ResidualWeights w;
+    w.conv1 = build_conv(b, r + ".conv1", hidden, out, c.residual_kernel_size, c.dilation(j));
+    w.conv2 = build_conv(b, r + ".conv2", out, hidden, 1, 1);
+    if (c.conv_shortcut) w.shortcut = build_conv(b, r + ".shortcut", out, out, 1, 1);
+    up.residual.push_back(w);
+  }
+  return up;
+}
+
+CodecWeights build_codec(Builder& b, const CodecConfig& c, int64_t n_used) {
+  CodecWeights w;
+  for (int64_t q = 0; q < c.n_codebook; ++q) {
+    const Matrix table = b.folded(numbered("codec.codebook.", q) + ".weight",
+                                  {c.codebook_size, c.hidden_size}, c.codebook_size);
+    if (q < n_used) w.codebook.push_back(table);
+  }
+  const int64_t h = c.width(0);
+  w.conv_in = build_conv(b, "codec.conv_in", h, c.hidden_size, c.kernel_size, 1);
+  for (int64_t l = 0; l < c.n_lstm_layer; ++l) {
+    const std::string p = numbered("codec.lstm.", l);
+    LstmWeights lstm;
+    lstm.ih = b.folded(p + ".weight_ih", {4 * h, h}, 4 * h);
+    lstm.hh = b.folded(p + ".weight_hh", {4 * h, h}, 4 * h);
+    lstm.bias = b.vector(p + ".bias", 4 * h);
+    w.lstm.push_back(lstm);
+  }
+  for (size_t i = 0; i < c.ratios.size(); ++i) w.up.push_back(build_up(b, c, i));
+  w.conv_out = build_conv(b, "codec.conv_out", 1, c.n_filter, c.last_kernel_size, 1);
+  return w;
+}
+
+std::vector<std::string> read_voice_names(const Gguf& gguf, const Config& config) {
+  std::vector<std::string> names;
+  std::unordered_set<std::string> seen;
+  for (const std::string_view name : gguf.need_strings("bark.voices")) {
+    names.emplace_back(name);
+    if (!seen.insert(names.back()).second)
+      fail(Status::BadModel, "the file lists voice %s twice", names.back().c_str());
+    check_file_voice(gguf, config, names.back());
+  }
+  return names;
+}
+
+int64_t voices_bytes(const Gguf& gguf, const std::vector<std::string>& names) {
+  int64_t total = 0;
+  for (const std::string& name : names) total += file_voice_bytes(gguf, name);
+  return total;
+}
+
+int64_t weights_bytes(const Gguf& gguf, const Config& config) {
+  int64_t total = 0;
+  build_weights(gguf, config, [&](const GgufTensor& t) -> const void* {
+    total += t.bytes;
+    return gguf.data() + t.offset;
+  });
+  return total;
+}
+
+}  // namespace
+
+ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTensor& place) {
+  Builder b(gguf, place);
+  ModelWeights w;
+  w.semantic = build_causal(b, config.semantic.gpt);
+  w.coarse = build_causal(b, config.coarse.gpt);
+  w.fine = build_fine(b, config.fine);
+  w.codec = build_codec(b, config.codec, config.fine.n_fine_codebook);
+  b.check_all_used();
+  return w;
+}
+
+ModelBytes Model::estimate(const Gguf& gguf, Config* config) {
+  *config = read_config(gguf);
+  ModelBytes bytes;
+  bytes.weights = weights_bytes(gguf, *config);
+  bytes.tables =
+      Tokenizer::estimate_bytes(gguf) + voices_bytes(gguf, read_voice_names(gguf, *config));
+  return bytes;
+}
+
+Model::Model(std::shared_ptr<const Gguf> gguf) : gguf_(std::move(gguf)) {}
+
+Model::~Model() {
+  for (const void* placed : placed_) backend_->release_weights(placed);
+}
+
+std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int device,
+                                         int n_threads, const LoadProgress& progress) {
+  const std::shared_ptr<Model> model(new Model(std::move(gguf)));
+  const Gguf& file = *model->gguf_;
+  model->config_ = read_config(file);
+  const int64_t total = weights_bytes(file, model->config_);
+  model->voice_names_ = read_voice_names(file, model->config_);
+  model->account_.add(Category::Tables, voices_bytes(file, model->voice_names_));
+  model->tokenizer_ = std::make_unique<Tokenizer>(file, model->account_);
+  model->backend_ = make_backend(device, n_threads);
+
+  int64_t done = 0;
+  model->weights_ = build_weights(file, model->config_, [&](const GgufTensor& t) {
+    if (progress && !progress(done, total)) fail(Status::Cancelled, "the load was cancelled");
+    model->placed_.reserve(model->placed_.size() + 1);  // so that a placed tensor is never lost
+    const void* placed = model->backend_->place_weights(file.data() + t.offset, t.bytes);
+    model->placed_.push_back(placed);
+    model->account_.add(Category::Weights, t.bytes);
+    done += t.bytes;
+    return placed;
+  });
+  if (progress && !progress(done, total)) fail(Status::Cancelled, "the load was cancelled");
+  return model;
+}
+
+Voice Model::voice(const std::string& name) const {
+  for (const std::string& known : voice_names_)
+    if (known == name) return read_file_voice(*gguf_, config_, name);
+  std::string list;
+  for (const std::string& known : voice_names_) list += (list.empty() ? "" : ", ") + known;
+  if (list.empty()) list = "none";
+  fail(Status::NotFound, "the model has no voice \"%s\"; it has: %s", name.substr(0, 100).c_str(),
+       list.c_str());
+}
+
+}  // namespace barkrt

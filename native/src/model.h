@@ -1,0 +1,77 @@
+// model.h: a loaded model: immutable weights in place, vocabulary, voices; and what it would take.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend.h"
+#include "codec.h"
+#include "config.h"
+#include "gguf.h"
+#include "gpt.h"
+#include "memory.h"
+#include "tokenizer.h"
+#include "voice.h"
+
+namespace barkrt {
+
+struct ModelWeights {
+  GptWeights semantic, coarse, fine;
+  CodecWeights codec;
+};
+
+// Called for each tensor in turn: where the device finds its data.
+using PlaceTensor = std::function<const void*(const GgufTensor& tensor)>;
+
+// Finds every tensor the config asks for and checks name, shape and type; BadModel names the one
+// that is missing, wrong or not part of the model.
+ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTensor& place);
+
+// Bytes in barkrt_memory's categories.
+struct ModelBytes {
+  int64_t weights = 0;
+  int64_t tables = 0;
+};
+
+// done and total in bytes; false stops the load.
+using LoadProgress = std::function<bool(int64_t done, int64_t total)>;
+
+// Immutable after load; any thread. Held by shared_ptr: sessions and voices keep it alive.
+class Model {
+ public:
+  // Validates everything but the values of weights. Throws BadModel, Unsupported, NotFound
+  // (device), OutOfMemory, Cancelled (progress said stop).
+  static std::shared_ptr<const Model> load(std::shared_ptr<const Gguf> gguf, int device,
+                                           int n_threads, const LoadProgress& progress);
+  // What load() would count, and the config it would use, from the header alone.
+  static ModelBytes estimate(const Gguf& gguf, Config* config);
+  ~Model();
+  Model(const Model&) = delete;
+
+  const Config& config() const { return config_; }
+  const ModelWeights& weights() const { return weights_; }
+  const Tokenizer& tokenizer() const { return *tokenizer_; }
+  const std::vector<std::string>& voice_names() const { return voice_names_; }
+  const MemoryAccount& account() const { return account_; }
+  // Ops do not change the model.
+  Backend& backend() const { return *backend_; }
+  // NotFound names the voices there are.
+  Voice voice(const std::string& name) const;
+
+ private:
+  explicit Model(std::shared_ptr<const Gguf> gguf);
+
+  std::shared_ptr<const Gguf> gguf_;
+  Config config_;
+  MemoryAccount account_;
+  std::vector<std::string> voice_names_;
+  std::unique_ptr<Backend> backend_;
+  std::vector<const void*> placed_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  ModelWeights weights_;
+};
+
+}  // namespace barkrt
