@@ -1,0 +1,34 @@
+package native
+
+// #include "shim.h"
+import "C"
+
+import "barkd/cgo"
+
+// Devices implements cgo.Runtime.
+func (r *runtime) Devices() ([]cgo.Device, error) {
+	count := C.barkrt_device_count()
+	devices := make([]cgo.Device, 0, int(count))
+	for i := range count {
+		var d C.barkrt_device
+		d.struct_size = C.sizeof_barkrt_device
+		var failure C.barkrt_error
+		if err := toError(C.barkrt_device_describe(i, &d, &failure), &failure); err != nil {
+			return nil, err
+		}
+		var free, total C.int64_t
+		if err := toError(C.barkrt_device_memory(i, &free, &total, &failure), &failure); err != nil {
+			return nil, err
+		}
+		devices = append(devices, cgo.Device{
+			ID:         C.GoString(&d.id[0]),
+			Kind:       C.GoString(&d.kind[0]),
+			Name:       C.GoString(&d.name[0]),
+			Detail:     C.GoString(&d.detail[0]),
+			Cores:      int(d.n_cores),
+			FreeBytes:  int64(free),
+			TotalBytes: int64(total),
+		})
+	}
+	return devices, nil
+}
