@@ -57,6 +57,7 @@ struct Tokenizer::Impl {
   // The id of `prefix` + `text`, whose hash is `h`; -1 when there is none.
   int32_t lookup(uint32_t h, std::string_view prefix, std::string_view text) const;
   const SpecialToken* special_at(std::string_view text) const;
+  const SpecialToken* special_word(const CodePoints& word) const;
 
   void encode_plain(std::string_view text, Rules rules, std::vector<int32_t>* ids) const;
   void encode_word(CodePoints word, Rules rules, std::vector<int32_t>* ids) const;
@@ -174,17 +175,25 @@ void Tokenizer::Impl::encode_plain(std::string_view text, Rules rules,
   end_word();
 }
 
+// The special token that the slow tokenizer takes `word` for: one that cleaning has left equal to
+// it.
+const SpecialToken* Tokenizer::Impl::special_word(const CodePoints& word) const {
+  std::string text;
+  for (const int32_t c : word) append_utf8(c, &text);
+  const SpecialToken* s = text.empty() ? nullptr : special_at(text);
+  return s != nullptr && s->text.size() == text.size() ? s : nullptr;
+}
+
 void Tokenizer::Impl::encode_word(CodePoints word, Rules rules, std::vector<int32_t>* ids) const {
   if (rules == Rules::Suno) {
     to_nfc(&word);
-    // The slow tokenizer never splits a word that cleaning has left equal to a special token.
-    std::string text;
-    for (const int32_t c : word) append_utf8(c, &text);
-    const SpecialToken* special = special_at(text);
-    if (special != nullptr && special->text.size() == text.size())
-      return ids->push_back(special->id);
-    if (lowercase) to_lowercase(&word);
-    if (strip_accents) drop_accents(&word);
+    const SpecialToken* special = special_word(word);
+    if (special == nullptr && (lowercase || strip_accents)) {
+      if (lowercase) to_lowercase(&word);
+      if (strip_accents) drop_accents(&word);
+      special = special_word(word);
+    }
+    if (special != nullptr) return ids->push_back(special->id);
   } else {
     if (strip_accents) drop_accents(&word);
     if (lowercase) to_lowercase(&word);
