@@ -180,13 +180,16 @@ func fail(w http.ResponseWriter, status int, code, message string) {
 
 func (s *Server) serveHub(w http.ResponseWriter, r *http.Request) {
 	if rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/api/models/"); ok {
-		id, revision, _ := strings.Cut(rest, "/revision/")
+		id, revision, ok := strings.Cut(rest, "/revision/")
 		if s.note(false, r, "").status(w) {
 			return
 		}
 		revision, _ = url.PathUnescape(revision)
+		if !ok {
+			revision = "main"
+		}
 		if repo := s.open(w, r, id, revision, false); repo != nil {
-			s.list(w, repo)
+			s.list(w, repo, r.URL.Query().Get("blobs") == "true" && !s.Terse)
 		}
 		return
 	}
@@ -249,13 +252,13 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, id, revision strin
 	return nil
 }
 
-func (s *Server) list(w http.ResponseWriter, repo *Repo) {
+func (s *Server) list(w http.ResponseWriter, repo *Repo, blobs bool) {
 	type sibling map[string]any
 	siblings := []sibling{}
 	for _, name := range slices.Sorted(maps.Keys(repo.Files)) {
 		data := repo.Files[name]
 		one := sibling{"rfilename": name}
-		if !s.Terse {
+		if blobs {
 			one["size"], one["blobId"] = len(data), GitSHA1(data)
 			if isLarge(name) {
 				pointer := fmt.Appendf(nil, "oid sha256:%s\nsize %d\n", SHA256(data), len(data))
