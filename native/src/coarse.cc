@@ -29,8 +29,8 @@ int64_t max_semantic_history(const Config& config) {
 // Feeds what the cache does not hold yet. In a causal stage the keys and values of a position
 // depend on the tokens up to it alone, so those of a common beginning can stay; the last token is
 // always fed, for its logits. `fed` are the tokens in the cache.
-void feed_prompt(const Run& run, Sequence& sequence, const Matrix& wte, std::vector<int32_t>& fed,
-                 const std::vector<int32_t>& prompt) {
+void feed_prompt(const StageRun& run, Sequence& sequence, const Matrix& wte,
+                 std::vector<int32_t>& fed, const std::vector<int32_t>& prompt) {
   int64_t common = 0;
   if (run.coarse_cache_reuse) {
     const auto differ =
@@ -112,7 +112,7 @@ LegalIds coarse_legal(const Config& config, Rules rules, int64_t step) {
   return {first + size, config.coarse.gpt.n_vocab_out - first - size};
 }
 
-std::vector<int32_t> run_coarse(const Run& run, const std::vector<int32_t>& semantic,
+std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>& semantic,
                                 const Sampling& sampling) {
   const Config& config = run.model.config();
   const GptWeights& weights = run.model.weights().coarse;

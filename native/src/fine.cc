@@ -31,7 +31,7 @@ FineRows fine_rows(const Config& config, const Voice* voice, int64_t n_history,
 
 // Predicts codebook q of a window from row `relative` on, in place: the codebooks after it see the
 // result. ids is (n_fine_codebook, input_length).
-void predict_codebook(const Run& run, std::vector<int32_t>& ids, int64_t q, int64_t relative,
+void predict_codebook(const StageRun& run, std::vector<int32_t>& ids, int64_t q, int64_t relative,
                       int64_t pass, const Sampling& sampling) {
   const Config& config = run.model.config();
   const GptWeights& weights = run.model.weights().fine;
@@ -58,7 +58,7 @@ void predict_codebook(const Run& run, std::vector<int32_t>& ids, int64_t q, int6
 }
 
 // What the references allow in this stage: a temperature, and in transformers 1 means the argmax.
-Sampling fine_sampling(const Run& run, const Sampling& sampling) {
+Sampling fine_sampling(const StageRun& run, const Sampling& sampling) {
   Sampling s;
   s.temperature = sampling.temperature;
   if (run.rules == Rules::Hf && s.temperature == 1.0f) s.temperature = 0;
@@ -83,7 +83,7 @@ std::vector<FineWindow> fine_windows(const FineConfig& c, int64_t n_history, int
   return windows;
 }
 
-Codes run_fine(const Run& run, const Codes& coarse, const Sampling& sampling) {
+Codes run_fine(const StageRun& run, const Codes& coarse, const Sampling& sampling) {
   const Config& config = run.model.config();
   const FineConfig& c = config.fine;
   Codes codes{c.n_fine_codebook, coarse.n_frames, {}};

@@ -34,7 +34,7 @@ std::vector<int32_t> semantic_prefix(const SemanticConfig& config,
   return ids;
 }
 
-std::vector<int32_t> run_semantic(const Run& run, const std::vector<int32_t>& text_ids,
+std::vector<int32_t> run_semantic(const StageRun& run, const std::vector<int32_t>& text_ids,
                                   const Sampling& sampling, int64_t max_tokens) {
   const SemanticConfig& config = run.model.config().semantic;
   const GptWeights& weights = run.model.weights().semantic;

@@ -72,7 +72,8 @@ void SessionMemory::place(std::byte* kv, std::byte* activations) {
   codec_base = activations;
 }
 
-SampleParams Run::params(Stage stage, const Sampling& sampling, int64_t step, int64_t row) const {
+SampleParams StageRun::params(Stage stage, const Sampling& sampling, int64_t step,
+                              int64_t row) const {
   SampleParams p;
   p.temperature = sampling.temperature;
   p.top_k = sampling.top_k;
@@ -83,7 +84,7 @@ SampleParams Run::params(Stage stage, const Sampling& sampling, int64_t step, in
   return p;
 }
 
-void run_codec(const Run& run, const Codes& codes,
+void run_codec(const StageRun& run, const Codes& codes,
                const std::function<void(const float* pcm, int64_t n_samples)>& sink) {
   const CodecConfig& config = run.model.config().codec;
   const CodecPlan& plan = run.memory.codec;
@@ -117,8 +118,8 @@ Session::Session(std::shared_ptr<const Model> model, DType kv_type)
   memory_.place(static_cast<std::byte*>(kv_.data()), static_cast<std::byte*>(activations_.data()));
 }
 
-Run Session::run(const Request& request) const {
-  Run run(*model_, memory_);
+StageRun Session::run(const Request& request) const {
+  StageRun run(*model_, memory_);
   run.rules = request.rules;
   run.seed = request.seed;
   run.voice = request.voice;
@@ -129,7 +130,7 @@ Run Session::run(const Request& request) const {
 Stats Session::synthesize(const Request& request, const Sink& sink) {
   const BusyMark busy(busy_);
   const Config& config = model_->config();
-  Run run = this->run(request);
+  StageRun run = this->run(request);
   if (sink.progress)
     run.progress = [&](Stage s, int64_t done, int64_t total) {
       continue_if(sink.progress(s, done, total));

@@ -59,7 +59,7 @@ class Session {
   Stats synthesize(const Request& request, const Sink& sink);
 
   // A run for calling stages one by one: tests feed them golden inputs.
-  Run run(const Request& request) const;
+  StageRun run(const Request& request) const;
 
   const Model& model() const { return *model_; }
   const MemoryAccount& account() const { return account_; }

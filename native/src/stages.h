@@ -49,8 +49,9 @@ struct SessionMemory {
 };
 
 // One request as its stages see it.
-struct Run {
-  Run(const Model& of_model, const SessionMemory& on_memory) : model(of_model), memory(on_memory) {}
+struct StageRun {
+  StageRun(const Model& of_model, const SessionMemory& on_memory)
+      : model(of_model), memory(on_memory) {}
 
   const Model& model;
   const SessionMemory& memory;
@@ -76,7 +77,7 @@ struct Run {
 std::vector<int32_t> semantic_prefix(const SemanticConfig& config,
                                      const std::vector<int32_t>& text_ids, const Voice* voice);
 // Tokens without the end token, at most max_tokens (0: the model's limit).
-std::vector<int32_t> run_semantic(const Run& run, const std::vector<int32_t>& text_ids,
+std::vector<int32_t> run_semantic(const StageRun& run, const std::vector<int32_t>& text_ids,
                                   const Sampling& sampling, int64_t max_tokens);
 
 // --- coarse ---
@@ -107,7 +108,7 @@ struct LegalIds {
 LegalIds coarse_legal(const Config& config, Rules rules, int64_t step);
 
 // Coarse tokens with offsets, codebooks interleaved; a multiple of n_codebook.
-std::vector<int32_t> run_coarse(const Run& run, const std::vector<int32_t>& semantic,
+std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>& semantic,
                                 const Sampling& sampling);
 // The codes in those tokens.
 Codes coarse_codes(const Config& config, const std::vector<int32_t>& tokens);
@@ -122,12 +123,12 @@ struct FineWindow {
 // Windows over n_history rows of voice and n_frames rows of text.
 std::vector<FineWindow> fine_windows(const FineConfig& config, int64_t n_history, int64_t n_frames);
 // All fine codebooks; the coarse ones are copied. Of `sampling` only the temperature counts.
-Codes run_fine(const Run& run, const Codes& coarse, const Sampling& sampling);
+Codes run_fine(const StageRun& run, const Codes& coarse, const Sampling& sampling);
 
 // --- codec ---
 
 // pcm: consecutive samples, valid during the call.
-void run_codec(const Run& run, const Codes& codes,
+void run_codec(const StageRun& run, const Codes& codes,
                const std::function<void(const float* pcm, int64_t n_samples)>& sink);
 
 }  // namespace barkrt
