@@ -1,0 +1,192 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strconv"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"barkd/cgo"
+	"barkd/server/speech"
+)
+
+// statusClientGone is what nginx calls "client closed request"; nobody reads it but the log.
+const statusClientGone = 499
+
+// OpenAI's names of what went wrong.
+const (
+	typeInvalid = "invalid_request_error"
+	typeServer  = "server_error"
+)
+
+// retrySoon is the Retry-After of a condition whose end cannot be estimated.
+const retrySoon = 5 * time.Second
+
+// Error is a failed request as its sender sees it.
+type Error struct {
+	Status     int
+	Type       string
+	Code       string // "" for none
+	Param      string // "" for none
+	Message    string
+	RetryAfter time.Duration
+	err        error // for the log
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the cause, which is not shown to the client.
+func (e *Error) Unwrap() error { return e.err }
+
+// envelope is OpenAI's form of an error: all four keys are always there.
+type envelope struct {
+	Error struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
+	} `json:"error"`
+}
+
+func badRequest(param, code, format string, args ...any) *Error {
+	return &Error{Status: fiber.StatusBadRequest, Type: typeInvalid, Param: param, Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// modelError says which model an error is about.
+type modelError struct {
+	id  string
+	err error
+}
+
+func (e *modelError) Error() string { return fmt.Sprintf("model %q: %v", e.id, e.err) }
+func (e *modelError) Unwrap() error { return e.err }
+
+// pullable are the ids that a hub can have, and that are safe to paste into a shell.
+var pullable = regexp.MustCompile(`^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$`)
+
+func modelNotFound(id string, err error) *Error {
+	message := fmt.Sprintf("There is no model %q here; GET /v1/models lists those there are.", id)
+	if pullable.MatchString(id) {
+		message += fmt.Sprintf(" 'barkd pull %s' fetches it from the hub.", id)
+	}
+	return &Error{Status: fiber.StatusNotFound, Type: typeInvalid, Param: "model", Code: "model_not_found", Message: message, err: err}
+}
+
+// toError is the one error mapper: every failure of every handler becomes a response here.
+func toError(err error, cause error) *Error {
+	var (
+		ready *Error
+		fail  *fiber.Error
+		input *speech.InputError
+		full  *speech.QueueFullError
+	)
+	switch {
+	case errors.As(err, &ready):
+		return ready
+	case errors.As(err, &fail):
+		return routingError(fail)
+	case errors.As(err, &input):
+		e := badRequest(input.Param, "", "%s", input.Message)
+		e.err = err
+		return e
+	case errors.As(err, &full):
+		return unavailable("overloaded", "The server is busy: "+full.Error()+".", full.RetryAfter, err)
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return cancelled(err, cause)
+	}
+	return runtimeError(err)
+}
+
+func cancelled(err, cause error) *Error {
+	if errors.Is(cause, errClientGone) {
+		return &Error{Status: statusClientGone, Type: typeInvalid, Code: "client_gone", Message: "The client is gone.", err: err}
+	}
+	return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+}
+
+// runtimeError maps what the runtime and the models say; anything it does not know is a 500 that shows nothing.
+func runtimeError(err error) *Error {
+	var model *modelError
+	id := ""
+	if errors.As(err, &model) {
+		id = model.id
+	}
+	switch {
+	case errors.Is(err, cgo.ErrNotFound) && id != "":
+		return modelNotFound(id, err)
+	case errors.Is(err, cgo.ErrInvalidArgument):
+		e := badRequest("", "", "%s", err)
+		e.err = err
+		return e
+	case errors.Is(err, cgo.ErrUnsupported):
+		return &Error{Status: fiber.StatusNotImplemented, Type: typeServer, Code: "unsupported",
+			Message: "This build of the server cannot do that; its log says more.", err: err}
+	case errors.Is(err, cgo.ErrOutOfMemory):
+		return unavailable("insufficient_memory", "There is not enough memory for this request now.", retrySoon, err)
+	case errors.Is(err, cgo.ErrBusy):
+		return unavailable("overloaded", "The server is busy.", retrySoon, err)
+	case errors.Is(err, cgo.ErrClosed):
+		return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+	case errors.Is(err, cgo.ErrDevice):
+		return unavailable("device_failed", "The device that runs the model failed.", retrySoon, err)
+	case errors.Is(err, cgo.ErrBadModel):
+		return internal("model_invalid", fmt.Sprintf("The file of the model %q is damaged or of another kind; the server's log says more.", id), err)
+	}
+	return internal("internal_error", "The server failed; its log says more under this request's id.", err)
+}
+
+func unavailable(code, message string, retryAfter time.Duration, err error) *Error {
+	return &Error{Status: fiber.StatusServiceUnavailable, Type: typeServer, Code: code, Message: message, RetryAfter: retryAfter, err: err}
+}
+
+func internal(code, message string, err error) *Error {
+	return &Error{Status: fiber.StatusInternalServerError, Type: typeServer, Code: code, Message: message, err: err}
+}
+
+// routingError maps what Fiber says before a handler runs.
+func routingError(err *fiber.Error) *Error {
+	e := &Error{Status: err.Code, Type: typeInvalid, Message: err.Message, err: err}
+	switch err.Code {
+	case fiber.StatusNotFound:
+		e.Code, e.Message = "unknown_url", "There is no such route."
+	case fiber.StatusMethodNotAllowed:
+		e.Code, e.Message = "method_not_allowed", "This route has no such method; the Allow header names those it has."
+	case fiber.StatusRequestEntityTooLarge:
+		e.Code, e.Message = "request_too_large", fmt.Sprintf("The request is larger than %d bytes.", maxBodyBytes)
+	case fiber.StatusRequestTimeout:
+		e.Code, e.Message = "request_timeout", "The request did not arrive in time."
+	}
+	if err.Code >= fiber.StatusInternalServerError {
+		e.Type = typeServer
+	}
+	return e
+}
+
+// refuse answers and logs a request that Fiber gives up before it reaches the routes.
+func (s *Server) refuse(c *fiber.Ctx, err error) error {
+	s.Log.Info().Err(err).Str("request_id", requestID(c)).Str("client", c.IP()).Msg("request refused")
+	return s.fail(c, err)
+}
+
+// fail answers a failed request.
+func (s *Server) fail(c *fiber.Ctx, err error) error {
+	e := toError(err, causeOf(c))
+	requestID(c)
+	if e.RetryAfter > 0 {
+		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	}
+	var body envelope
+	body.Error.Message, body.Error.Type = e.Message, e.Type
+	if e.Param != "" {
+		body.Error.Param = &e.Param
+	}
+	if e.Code != "" {
+		body.Error.Code = &e.Code
+	}
+	return c.Status(e.Status).JSON(body)
+}

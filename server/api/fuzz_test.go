@@ -1,0 +1,26 @@
+package api
+
+import (
+	"errors"
+	"testing"
+	"unicode/utf8"
+)
+
+func FuzzSpeechBody(f *testing.F) {
+	f.Add([]byte(`{"model":"suno/bark","input":"Hi.","voice":{"id":"x"},"seed":3,"temperature":0.5}`))
+	f.Add([]byte(`{"model":"a","input":"\ud83d\ude00","top_p":1e-46}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		hasLoneSurrogate(body)
+		if !utf8.Valid(body) {
+			return
+		}
+		req, format, err := parseSpeech(body)
+		var known *Error
+		if err != nil && !errors.As(err, &known) {
+			t.Fatalf("%q: %v is no Error", body, err)
+		}
+		if err == nil && (req.Model == "" || req.Text == "" || !utf8.ValidString(req.Text) || format.Name == "") {
+			t.Fatalf("%q passed as %+v", body, req)
+		}
+	})
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gofiber/fiber/v2"
+
+	"barkd/server/speech"
+)
+
+// Model is one model that can be loaded.
+type Model struct {
+	ID      string
+	Created time.Time // of its file; zero if it has none
+	OwnedBy string
+	Trained bool // false: random weights, it makes noise
+	Bytes   int64
+	Voices  []string
+}
+
+// modelBody is OpenAI's model object with our facts beside it.
+type modelBody struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+	Trained bool   `json:"trained"`
+	Bytes   int64  `json:"bytes"`
+	Voices  int    `json:"voices"`
+	Notice  string `json:"notice,omitempty"`
+}
+
+func (m Model) body() modelBody {
+	b := modelBody{ID: m.ID, Object: "model", OwnedBy: m.OwnedBy, Trained: m.Trained, Bytes: m.Bytes, Voices: len(m.Voices)}
+	if !m.Created.IsZero() {
+		b.Created = m.Created.Unix()
+	}
+	if !m.Trained {
+		b.Notice = "untrained: random weights of the true architecture, it makes noise, not speech"
+	}
+	return b
+}
+
+// models is GET /v1/models.
+func (s *Server) models(c *fiber.Ctx) error {
+	ctx, stop := s.clientContext(c)
+	defer stop()
+	all, err := s.Catalogue.List(ctx)
+	if err != nil {
+		return err
+	}
+	data := make([]modelBody, 0, len(all))
+	for _, m := range all {
+		data = append(data, m.body())
+	}
+	return c.JSON(fiber.Map{"object": "list", "data": data})
+}
+
+// model is GET /v1/models/{id}.
+func (s *Server) model(c *fiber.Ctx) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	m, err := s.find(c, id)
+	if err != nil {
+		return err
+	}
+	return c.JSON(m.body())
+}
+
+// voices is GET /v1/audio/voices?model=.
+func (s *Server) voices(c *fiber.Ctx) error {
+	id := string([]byte(c.Query("model")))
+	if id == "" {
+		return badRequest("model", "missing_parameter", "Say whose voices: /v1/audio/voices?model=ID; GET /v1/models lists the ids.")
+	}
+	m, err := s.find(c, id)
+	if err != nil {
+		return err
+	}
+	voices := m.Voices
+	if voices == nil {
+		voices = []string{}
+	}
+	return c.JSON(fiber.Map{
+		"object": "list", "model": m.ID, "voices": voices,
+		"default": speech.Default(voices), "aliases": speech.Aliases(voices),
+	})
+}
+
+func (s *Server) find(c *fiber.Ctx, id string) (Model, error) {
+	ctx, stop := s.clientContext(c)
+	defer stop()
+	m, err := s.Catalogue.Find(ctx, id)
+	if err != nil {
+		return Model{}, &modelError{id: id, err: err}
+	}
+	return m, nil
+}
+
+// pathID returns the model id that a route's star stands for, whether its slash came plain or as %2F. It is a copy:
+// Fiber reuses the original.
+func pathID(c *fiber.Ctx) (string, error) {
+	id, err := url.PathUnescape(strings.Clone(c.Params("*")))
+	if err != nil || id == "" || !utf8.ValidString(id) {
+		return "", badRequest("model", "invalid_value", "The path must end in a model id such as suno/bark-small.")
+	}
+	return id, nil
+}

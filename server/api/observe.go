@@ -1,0 +1,98 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+)
+
+const (
+	headerRequestID = fiber.HeaderXRequestID
+	localCause      = "cause"
+	maxRequestID    = 128
+)
+
+// observe gives each request an id, turns its error or panic into a response, and logs it once.
+func (s *Server) observe(c *fiber.Ctx) error {
+	started := time.Now()
+	id := requestID(c)
+	err := s.guarded(c)
+	if err != nil {
+		if failed := s.fail(c, err); failed != nil {
+			return failed
+		}
+	}
+	status := c.Response().StatusCode()
+	line := s.Log.WithLevel(level(c, status))
+	if err != nil {
+		line = line.Err(rootCause(err))
+	}
+	line.Str("request_id", id).Str("method", c.Method()).Str("path", c.Path()).Int("status", status).
+		Dur("took_ms", time.Since(started)).Int("bytes", len(c.Response().Body())).Str("client", c.IP()).Msg("request")
+	return nil
+}
+
+// level keeps the polls of a monitor out of the usual log and makes the server's own failures stand out.
+func level(c *fiber.Ctx, status int) zerolog.Level {
+	switch {
+	case status == fiber.StatusInternalServerError:
+		return zerolog.ErrorLevel
+	case status >= fiber.StatusInternalServerError:
+		return zerolog.WarnLevel
+	case status < fiber.StatusBadRequest && c.Path() == "/health":
+		return zerolog.DebugLevel
+	}
+	return zerolog.InfoLevel
+}
+
+// rootCause is what the log shows: the hidden cause of an Error, if it has one.
+func rootCause(err error) error {
+	var e *Error
+	if errors.As(err, &e) && e.err != nil {
+		return e.err
+	}
+	return err
+}
+
+// guarded runs the handlers; a panic becomes an error that carries its stack.
+func (s *Server) guarded(c *fiber.Ctx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	if s.draining.Load() && c.Path() != "/health" {
+		return unavailable("shutting_down", "The server is shutting down.", retrySoon, nil)
+	}
+	return c.Next()
+}
+
+// requestID returns the request's id and sends it back: the client's own if it is fit for a log line, else a new one.
+func requestID(c *fiber.Ctx) string {
+	if id := string(c.Response().Header.Peek(headerRequestID)); id != "" {
+		return id
+	}
+	id := c.Get(headerRequestID)
+	if !fitID(id) {
+		id = uuid.NewString()
+	}
+	c.Set(headerRequestID, id)
+	return string([]byte(id)) // c.Get's string dies with the request
+}
+
+func fitID(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,48 @@
+package api_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+
+	"barkd/server/api"
+)
+
+func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
+	file, err := os.ReadFile("../openapi.yaml")
+	require.NoError(t, err)
+	var doc struct {
+		Paths map[string]map[string]any
+	}
+	require.NoError(t, yaml.Unmarshal(file, &doc))
+	var documented, served []string
+	for path, methods := range doc.Paths {
+		for method := range methods {
+			documented = append(documented, strings.ToUpper(method)+" "+strings.ReplaceAll(path, "{model}", "*"))
+		}
+	}
+	for _, r := range new(api.Server).Routes() {
+		served = append(served, r.Method+" "+r.Path)
+	}
+	assert.ElementsMatch(t, served, documented)
+}
+
+func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
+	file, err := os.ReadFile("../openapi.yaml")
+	require.NoError(t, err)
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(file, &doc))
+	var documented []string
+	for name := range doc.Components.Schemas["SpeechRequest"].Properties {
+		documented = append(documented, name)
+	}
+	assert.ElementsMatch(t, api.SpeechFields(), documented)
+}

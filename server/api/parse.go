@@ -1,0 +1,280 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"math"
+	"mime"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/gofiber/fiber/v2"
+
+	"barkd/cgo"
+	"barkd/server/audio"
+	"barkd/server/speech"
+)
+
+// jsonBody returns the body of a request that must be JSON. It is valid UTF-8 and holds no escaped half of a
+// surrogate pair: encoding/json would replace either in silence.
+func jsonBody(c *fiber.Ctx) ([]byte, error) {
+	kind, _, err := mime.ParseMediaType(c.Get(fiber.HeaderContentType))
+	if err != nil || kind != fiber.MIMEApplicationJSON {
+		return nil, &Error{Status: fiber.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_media_type",
+			Message: "The body must be JSON and say so: send the header 'Content-Type: application/json'."}
+	}
+	if encoding := c.Get(fiber.HeaderContentEncoding); encoding != "" && encoding != "identity" {
+		return nil, &Error{Status: fiber.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_encoding",
+			Message: "The body must not be compressed."}
+	}
+	body := c.Request().Body()
+	if len(body) > maxBodyBytes {
+		return nil, fiber.ErrRequestEntityTooLarge
+	}
+	if !utf8.Valid(body) {
+		return nil, badRequest("", "invalid_utf8", "The body is not valid UTF-8.")
+	}
+	if hasLoneSurrogate(body) {
+		return nil, badRequest("", "invalid_utf8", "The body escapes half of a surrogate pair (\\ud800 to \\udfff), which is no character.")
+	}
+	return body, nil
+}
+
+// hasLoneSurrogate looks for an escaped surrogate without its other half. Whether the escapes are well formed is
+// left to the JSON decoder.
+func hasLoneSurrogate(body []byte) bool {
+	high := false // the code unit just before was a high surrogate
+	for i := 0; i < len(body); {
+		unit := rune(-1)
+		size := 1
+		if body[i] == '\\' && i+1 < len(body) {
+			size = 2
+			if body[i+1] == 'u' && i+6 <= len(body) {
+				if n, err := strconv.ParseUint(string(body[i+2:i+6]), 16, 16); err == nil {
+					unit, size = rune(n), 6
+				}
+			}
+		}
+		low := unit >= 0xdc00 && unit < 0xe000
+		if low != high {
+			return true
+		}
+		high = unit >= 0xd800 && unit < 0xdc00
+		i += size
+	}
+	return high
+}
+
+// speechBody is the body of POST /v1/audio/speech while it is read.
+type speechBody struct {
+	request     speech.Request
+	format      audio.Format
+	temperature *float32 // of each stage whose own field is missing
+}
+
+// speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
+var speechFields = map[string]func(*speechBody, json.RawMessage) string{
+	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, 256) },
+	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
+	"voice": func(b *speechBody, raw json.RawMessage) string { return voice(raw, &b.request.Voice.Name) },
+
+	"response_format": responseFormat,
+	"stream_format":   func(_ *speechBody, raw json.RawMessage) string { return only(raw, "audio") },
+	"speed":           speed,
+	"instructions":    instructions,
+
+	"seed":        seed,
+	"rules":       rules,
+	"max_tokens":  maxTokens,
+	"temperature": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.temperature, 0, 10) },
+	"temperature_semantic": func(b *speechBody, raw json.RawMessage) string {
+		return number(raw, &b.request.Sampling.Semantic, 0, 10)
+	},
+	"temperature_coarse": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.Coarse, 0, 10) },
+	"temperature_fine":   func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.Fine, 0, 10) },
+	"top_k":              topK,
+	"top_p": func(b *speechBody, raw json.RawMessage) string {
+		if number(raw, &b.request.Sampling.TopP, 0, 1) != "" || *b.request.Sampling.TopP == 0 {
+			return "must be a number above 0, at most 1"
+		}
+		return ""
+	},
+	"min_eos_p": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.MinEOSP, 0, 1) },
+}
+
+// parseSpeech reads a speech request. Fields are matched exactly and unknown ones refused: a misspelt option that is
+// ignored would be a lie.
+func parseSpeech(body []byte) (speech.Request, audio.Format, error) {
+	var raw map[string]json.RawMessage
+	if err := json.Unmarshal(body, &raw); err != nil || raw == nil {
+		return speech.Request{}, audio.Format{}, notJSON("object", err)
+	}
+	b := speechBody{format: audio.WAV}
+	for _, name := range slices.Sorted(maps.Keys(raw)) { // sorted: of several mistakes always the same is named
+		value := raw[name]
+		read, ok := speechFields[name]
+		if !ok {
+			return speech.Request{}, audio.Format{}, badRequest(name, "unknown_parameter", "Unknown parameter %q.", name)
+		}
+		if bytes.Equal(value, []byte("null")) {
+			continue
+		}
+		if problem := read(&b, value); problem != "" {
+			return speech.Request{}, audio.Format{}, badRequest(name, "invalid_value", "%q %s.", name, problem)
+		}
+	}
+	switch {
+	case b.request.Model == "":
+		return speech.Request{}, audio.Format{}, missing("model")
+	case b.request.Text == "":
+		return speech.Request{}, audio.Format{}, missing("input")
+	}
+	b.request.Voice.Default = true
+	for _, stage := range []**float32{&b.request.Sampling.Semantic, &b.request.Sampling.Coarse, &b.request.Sampling.Fine} {
+		if *stage == nil {
+			*stage = b.temperature
+		}
+	}
+	return b.request, b.format, nil
+}
+
+func missing(name string) *Error {
+	return badRequest(name, "missing_parameter", "%q is required and must not be empty.", name)
+}
+
+func notJSON(want string, err error) *Error {
+	message := "The body must be a JSON " + want + "."
+	if err != nil {
+		message = "The body must be a JSON " + want + ": " + err.Error() + "."
+	}
+	e := badRequest("", "invalid_json", "%s", message)
+	e.err = err
+	return e
+}
+
+// The readers below return what is wrong with the value, "" for nothing.
+
+func text(raw json.RawMessage, to *string, maxBytes int) string {
+	if json.Unmarshal(raw, to) != nil {
+		return "must be a string"
+	}
+	if len(*to) > maxBytes {
+		return "must be at most " + strconv.Itoa(maxBytes) + " bytes of UTF-8, not " + strconv.Itoa(len(*to))
+	}
+	return ""
+}
+
+func only(raw json.RawMessage, allowed string) string {
+	var value string
+	if json.Unmarshal(raw, &value) != nil || value != allowed {
+		return "must be " + strconv.Quote(allowed)
+	}
+	return ""
+}
+
+// voice reads a name, or OpenAI's object {"id": name} of a custom voice.
+func voice(raw json.RawMessage, to *string) string {
+	if raw[0] == '{' {
+		var fields map[string]json.RawMessage
+		id, ok := json.RawMessage(nil), json.Unmarshal(raw, &fields) == nil
+		if ok {
+			id, ok = fields["id"]
+		}
+		if !ok || len(fields) != 1 {
+			return `must be a string or an object with "id" alone`
+		}
+		raw = id
+	}
+	return text(raw, to, 256)
+}
+
+func responseFormat(b *speechBody, raw json.RawMessage) string {
+	var name string
+	if json.Unmarshal(raw, &name) == nil {
+		if format, err := audio.ParseFormat(name); err == nil {
+			b.format = format
+			return ""
+		}
+	}
+	return "must be one of " + strings.Join(formatNames(), ", ")
+}
+
+func formatNames() []string {
+	var names []string
+	for _, f := range audio.Formats() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+// speed and instructions are OpenAI's; Bark can obey neither, so only the values that ask for nothing pass.
+func speed(_ *speechBody, raw json.RawMessage) string {
+	var value float64
+	if json.Unmarshal(raw, &value) != nil || value != 1 {
+		return "must be 1: the model speaks at its own pace"
+	}
+	return ""
+}
+
+func instructions(_ *speechBody, raw json.RawMessage) string {
+	var value string
+	if json.Unmarshal(raw, &value) != nil || value != "" {
+		return "must be empty: the model takes no instructions"
+	}
+	return ""
+}
+
+func seed(b *speechBody, raw json.RawMessage) string {
+	value, err := strconv.ParseUint(string(raw), 10, 64)
+	if err != nil {
+		return "must be an integer from 0 to 18446744073709551615"
+	}
+	b.request.Seed = &value
+	return ""
+}
+
+func rules(b *speechBody, raw json.RawMessage) string {
+	var name string
+	_ = json.Unmarshal(raw, &name) // what is no string is no rule either
+	switch name {
+	case "suno":
+		b.request.Rules = cgo.RulesSuno
+	case "hf":
+		b.request.Rules = cgo.RulesHF
+	default:
+		return `must be "suno" or "hf"`
+	}
+	return ""
+}
+
+func maxTokens(b *speechBody, raw json.RawMessage) string {
+	value, err := strconv.ParseInt(string(raw), 10, 32)
+	if err != nil || value < 1 {
+		return "must be a positive integer"
+	}
+	b.request.MaxSemanticTokens = int(value)
+	return ""
+}
+
+func topK(b *speechBody, raw json.RawMessage) string {
+	value, err := strconv.ParseInt(string(raw), 10, 32)
+	if err != nil || value < 0 {
+		return "must be an integer, 0 for all"
+	}
+	k := int32(value)
+	b.request.Sampling.TopK = &k
+	return ""
+}
+
+func number(raw json.RawMessage, to **float32, low, high float64) string {
+	var value float64
+	if json.Unmarshal(raw, &value) != nil || math.IsNaN(value) || value < low || value > high {
+		return "must be a number from " + strconv.FormatFloat(low, 'g', -1, 64) + " to " + strconv.FormatFloat(high, 'g', -1, 64)
+	}
+	small := float32(value)
+	*to = &small
+	return ""
+}

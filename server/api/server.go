@@ -1,0 +1,137 @@
+// Package api is the HTTP face of barkd: the route table, the handlers and the one place that turns errors into
+// responses. It knows Fiber and speech, and nothing of where models come from.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+	"github.com/rs/zerolog"
+
+	"barkd/server/speech"
+)
+
+// Limits of a request. A body may hold text in which JSON escapes every character ("\u00e9"). Up to maxReadBytes it is
+// read before it is refused: a client still writing when its connection closes would see no answer at all.
+const (
+	MaxInputBytes = 64 << 10
+	maxBodyBytes  = 8 * MaxInputBytes
+	maxReadBytes  = 8 << 20
+	maxWarmup     = 64 // ids in one call
+)
+
+// Connections that say nothing must not stay for ever. There is no write timeout: it would bound the whole response.
+const (
+	readTimeout = 30 * time.Second
+	idleTimeout = 2 * time.Minute
+)
+
+// errClientGone and errDraining are the causes for which a handler's context ends.
+var (
+	errClientGone = errors.New("the client is gone")
+	errDraining   = errors.New("the server is shutting down")
+)
+
+// Speaker makes speech; *speech.Service is one.
+type Speaker interface {
+	Speak(ctx context.Context, req speech.Request, sink speech.Sink) (speech.Result, error)
+	// Load says how many requests run and how many wait.
+	Load() (running, waiting int)
+}
+
+// Catalogue knows the models that can be loaded, without loading them.
+type Catalogue interface {
+	List(ctx context.Context) ([]Model, error)
+	// Find returns one of them; its error wraps cgo.ErrNotFound when there is none of that id.
+	Find(ctx context.Context, id string) (Model, error)
+}
+
+// Cache holds the loaded models.
+type Cache interface {
+	// Stats returns at once, whatever loads.
+	Stats() CacheStats
+	// Clear frees the models nobody uses, and those in use when they are released.
+	Clear(ctx context.Context) (Cleared, error)
+	// Preload loads a model, or returns when it is loaded.
+	Preload(ctx context.Context, id string) error
+}
+
+// Options of a Server. All fields are needed.
+type Options struct {
+	Speaker   Speaker
+	Catalogue Catalogue
+	Cache     Cache
+	Log       zerolog.Logger
+	Version   string
+	Backend   string // "native" or "mock"
+}
+
+// Server serves the API.
+type Server struct {
+	Options
+	app      *fiber.App
+	started  time.Time
+	draining atomic.Bool
+	base     context.Context // of every request; ends when the grace of Shutdown is over
+	stop     context.CancelCauseFunc
+}
+
+// New returns a server that does not listen yet.
+func New(o Options) *Server {
+	s := &Server{Options: o, started: time.Now()}
+	s.base, s.stop = context.WithCancelCause(context.Background())
+	s.app = fiber.New(fiber.Config{
+		AppName:               "barkd",
+		DisableStartupMessage: true,
+		CaseSensitive:         true,
+		BodyLimit:             maxReadBytes,
+		ReadTimeout:           readTimeout,
+		IdleTimeout:           idleTimeout,
+		ErrorHandler:          s.refuse,
+	})
+	s.app.Server().Logger = connectionLog{o.Log}
+	s.app.Use(s.observe)
+	for _, r := range s.routes() {
+		s.app.Add(r.Method, r.Path, r.handler)
+		if r.Method == fiber.MethodGet {
+			s.app.Add(fiber.MethodHead, r.Path, r.handler)
+		}
+	}
+	return s
+}
+
+// Serve answers on the listener until Shutdown.
+func (s *Server) Serve(listener net.Listener) error {
+	if err := s.app.Listener(listener); err != nil {
+		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+	}
+	return nil
+}
+
+// Shutdown stops accepting, lets running requests finish until ctx ends, then cancels them and waits for their
+// answers.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	cancelled := context.AfterFunc(ctx, func() { s.stop(errDraining) })
+	defer cancelled()
+	err := s.app.Shutdown()
+	s.stop(errDraining)
+	if err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	return nil
+}
+
+// connectionLog takes what fasthttp says about broken connections: nothing that a server's owner must act on.
+type connectionLog struct{ zerolog.Logger }
+
+// Printf implements fasthttp.Logger.
+func (l connectionLog) Printf(format string, args ...any) {
+	l.Debug().Msgf(strings.TrimSpace(format), args...)
+}
