@@ -67,6 +67,23 @@ func (s *Store) List() ([]Entry, error) {
 	return entries, nil
 }
 
+// Find returns one model. The error wraps cgo.ErrNotFound where there is none, as Resolve's does; a file that cannot be
+// read is an error here.
+func (s *Store) Find(id string) (Entry, error) {
+	src, err := s.Resolve(id)
+	if err != nil {
+		return Entry{}, err
+	}
+	if src.Embedded {
+		return Entry{ID: id, Embedded: true}, nil
+	}
+	entry, ok := s.entry(id)
+	if !ok {
+		return Entry{}, notHere(id)
+	}
+	return entry, entry.Err
+}
+
 // entry reads one file's metadata, or remembers it; false if the file went away meanwhile.
 func (s *Store) entry(id string) (Entry, bool) {
 	path := filepath.Join(s.dir, filepath.FromSlash(id)+suffix)

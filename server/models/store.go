@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"barkd/cgo"
+	"barkd/server/models/hub"
 )
 
 // DefaultID is the model that lies in the program itself and needs no file.
@@ -118,11 +119,19 @@ func (s *Store) Resolve(id string) (cgo.Source, error) {
 	}
 	if err := checkFile(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return cgo.Source{}, fmt.Errorf("%w: model %q is not on this machine; `barkd pull %s` brings it", cgo.ErrNotFound, id, id)
+			return cgo.Source{}, notHere(id)
 		}
 		return cgo.Source{}, fmt.Errorf("model %q: %w", id, err)
 	}
 	return cgo.Source{Name: id, Path: path}, nil
+}
+
+func notHere(id string) error {
+	how := ""
+	if hub.CheckID(id) == nil {
+		how = fmt.Sprintf("; `barkd pull %s` brings it", id)
+	}
+	return fmt.Errorf("%w: model %q is not on this machine%s", cgo.ErrNotFound, id, how)
 }
 
 // ResolveArgument is Resolve for the person at the command line, who may also name a file: anything that ends in
@@ -160,7 +169,7 @@ func (s *Store) Remove(id string) error {
 	}
 	if err := os.Remove(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%w: model %q is not on this machine", cgo.ErrNotFound, id)
+			return notHere(id)
 		}
 		return fmt.Errorf("remove model %q: %w", id, err)
 	}

@@ -95,6 +95,8 @@ func TestUnknownModelNamesTheCommandThatBringsIt(t *testing.T) {
 	_, err := openStore(t).Resolve("suno/bark")
 	require.ErrorIs(t, err, cgo.ErrNotFound)
 	assert.ErrorContains(t, err, "barkd pull suno/bark")
+	_, err = openStore(t).Find("suno/bark")
+	assert.ErrorIs(t, err, cgo.ErrNotFound)
 }
 
 func TestFolderIsNoModel(t *testing.T) {
@@ -188,6 +190,20 @@ func TestListTellsWhatTheFilesSay(t *testing.T) {
 	assert.Equal(t, "bf16", byID["aa"].Type)
 	assert.ErrorContains(t, byID["llama"].Err, "llama")
 	assert.ErrorIs(t, byID["torn"].Err, cgo.ErrBadModel)
+}
+
+func TestFindTellsOfOneModel(t *testing.T) {
+	s := openStore(t)
+	writeModel(t, filepath.Join(s.Dir(), "suno", "bark-small.gguf"), "bark", gguf.F16)
+	writeModel(t, filepath.Join(s.Dir(), "llama.gguf"), "llama", gguf.F16)
+	e, err := s.Find("suno/bark-small")
+	require.NoError(t, err)
+	assert.Equal(t, "f16", e.Type)
+	e, err = s.Find(DefaultID)
+	require.NoError(t, err)
+	assert.True(t, e.Embedded)
+	_, err = s.Find("llama")
+	assert.ErrorIs(t, err, cgo.ErrBadModel)
 }
 
 func TestListReadsAFileAgainWhenItChanges(t *testing.T) {
