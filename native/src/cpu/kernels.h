@@ -52,8 +52,8 @@ struct AttentionTile {
   float scale;
   float* scratch;  // attention_scratch_floats(most keys, head_dim)
 };
-constexpr int64_t kAttentionRows = 24;
-constexpr int64_t kAttentionKeys = 64;  // keys converted at a time
+constexpr int64_t kAttentionRows = 96;
+constexpr int64_t kAttentionKeys = 32;  // keys converted at a time
 constexpr int64_t kMaxLanes = 16;
 
 constexpr int64_t round_to_lanes(int64_t n) { return (n + kMaxLanes - 1) / kMaxLanes * kMaxLanes; }

@@ -13,6 +13,7 @@ constexpr int kLanes = 4;
 typedef float Vec __attribute__((vector_size(16)));
 typedef uint32_t VecBits __attribute__((vector_size(16)));
 
+inline Vec splat(float s) { return Vec{s, s, s, s}; }
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__aarch64__)
   return vfmaq_f32(c, a, b);
@@ -25,12 +26,6 @@ inline Vec to_vec(VecBits bits) {
   Vec out;
   memcpy(&out, &bits, sizeof out);
   return out;
-}
-
-inline Vec load4(const float* p) {
-  Vec v;
-  memcpy(&v, p, sizeof v);
-  return v;
 }
 
 // Half precision by integer arithmetic: exponent and fraction move into place, 2^112 corrects the

@@ -1,0 +1,209 @@
+// bench_ops.cc: time of each CPU op at the shapes of the small Bark model (n_embd 768) and the
+// EnCodec decoder. Prints the fastest of some runs; usage: bench_ops [threads] [instruction set]
+// [filter].
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+
+namespace barkrt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+struct Bench {
+  std::unique_ptr<Backend> backend;
+  const char* filter;
+
+  // Seconds of the fastest call, of at least five and a quarter of a second: what other programs
+  // take from the processor only ever adds.
+  double seconds(const std::function<void()>& call) const {
+    call();  // page faults and thread start
+    double best = 1e9;
+    int n_calls = 0;
+    for (double total = 0; n_calls < 5 || total < 0.25; ++n_calls) {
+      const Clock::time_point start = Clock::now();
+      call();
+      const double s = std::chrono::duration<double>(Clock::now() - start).count();
+      best = std::min(best, s);
+      total += s;
+    }
+    return best;
+  }
+
+  // work: multiply-adds; bytes: what has to come from memory at least.
+  void report(const std::string& name, double work, double bytes,
+              const std::function<void()>& call) const {
+    if (name.find(filter) == std::string::npos) return;
+    const double s = seconds(call);
+    std::printf("%-44s %10.3f ms %8.1f GFLOP/s %7.1f GB/s\n", name.c_str(), s * 1e3,
+                2 * work / s * 1e-9, bytes / s * 1e-9);
+  }
+};
+
+std::vector<float> noise(int64_t n) {
+  std::vector<float> values(static_cast<size_t>(n));
+  uint32_t state = 12345;
+  for (float& v : values) {
+    state = state * 1664525 + 1013904223;
+    v = static_cast<float>(static_cast<int32_t>(state)) * 0x1p-31f;
+  }
+  return values;
+}
+
+// A weight of any type from noise; its values do not matter, its bytes do.
+struct Weight {
+  Weight(DType type, int64_t rows, int64_t cols) : scale(noise(rows)) {
+    const std::vector<float> values = noise(rows * cols);
+    data.resize(static_cast<size_t>(rows * cols * dtype_bytes(type)));
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const float v = values[static_cast<size_t>(i)];
+      uint32_t bits;
+      std::memcpy(&bits, &v, 4);
+      const uint16_t half = type == DType::BF16 ? static_cast<uint16_t>(bits >> 16)
+                                                : static_cast<uint16_t>(0x3000 + i % 1024);
+      const int8_t byte = static_cast<int8_t>(v * 127);
+      const void* src = type == DType::F32  ? static_cast<const void*>(&v)
+                        : type == DType::I8 ? static_cast<const void*>(&byte)
+                                            : static_cast<const void*>(&half);
+      std::memcpy(data.data() + i * dtype_bytes(type), src, static_cast<size_t>(dtype_bytes(type)));
+    }
+    matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
+  }
+  std::vector<std::byte> data;
+  std::vector<float> scale;
+  Matrix matrix;
+};
+
+ConstView read(const std::vector<float>& v, int64_t rows, int64_t cols) {
+  return view(v.data(), rows, cols);
+}
+
+// Several copies of the weight in turn, together larger than any cache: each call reads memory.
+void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
+  const int64_t bytes = n * k * dtype_bytes(type);
+  const int64_t copies = t > 4 ? 1 : (int64_t{128} << 20) / bytes + 1;
+  const std::string name = std::string("linear ") + dtype_name(type) + " T=" + std::to_string(t) +
+                           " K=" + std::to_string(k) + " N=" + std::to_string(n);
+  if (name.find(b.filter) == std::string::npos) return;
+  const Weight weight(type, n * copies, k);
+  const std::vector<float> x = noise(t * k);
+  std::vector<float> out(static_cast<size_t>(t * n));
+  int64_t turn = 0;
+  b.report(name, static_cast<double>(t * k * n), static_cast<double>(bytes), [&] {
+    b.backend->linear(view(out.data(), t, n), read(x, t, k),
+                      weight.matrix.slice(turn++ % copies * n, n), nullptr, {});
+  });
+}
+
+void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool causal) {
+  const int64_t n_embd = 768, n_head = 12, n_ctx = 1024;
+  std::vector<float> qkv = noise(t * 3 * n_embd);
+  std::vector<float> k = noise(n_ctx * n_embd), v = noise(n_ctx * n_embd);
+  if (type == DType::F16) {  // small halves
+    std::vector<uint16_t> halves(static_cast<size_t>(n_ctx * n_embd * 2), 0x2c00);
+    std::memcpy(k.data(), halves.data(), k.size() * 4);
+    std::memcpy(v.data(), halves.data(), v.size() * 4);
+  }
+  std::vector<float> out(static_cast<size_t>(t * n_embd));
+  std::vector<int32_t> slot(static_cast<size_t>(t)), pos(static_cast<size_t>(t));
+  for (int64_t i = 0; i < t; ++i) pos[static_cast<size_t>(i)] = static_cast<int32_t>(past + i);
+  const double keys =
+      causal ? static_cast<double>(past) + static_cast<double>(t + 1) / 2 : static_cast<double>(t);
+  const std::string name = std::string("attention ") + dtype_name(type) +
+                           " T=" + std::to_string(t) + " past=" + std::to_string(past) +
+                           (causal ? " causal" : "");
+  b.report(name, 2 * keys * static_cast<double>(t * n_embd),
+           2 * static_cast<double>((past + t) * n_embd * dtype_bytes(type)), [&] {
+             b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd),
+                                  KvLayer{k.data(), v.data(), type, n_ctx, n_embd},
+                                  Rows{t, slot.data(), pos.data()}, n_head, causal);
+           });
+}
+
+void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
+  const std::vector<float> x = noise(t * c), gamma = noise(c);
+  // Large numbers are a fixed point of gelu, which works in place; small ones would shrink to
+  // subnormals, which are slow.
+  std::vector<float> out(x.size(), 20.0f);
+  const double bytes = static_cast<double>(2 * t * c * 4);
+  const std::string shape = " T=" + std::to_string(t) + " C=" + std::to_string(c);
+  const View y = view(out.data(), t, c);
+  b.report("gelu" + shape, 0, bytes, [&] { b.backend->gelu(y); });
+  b.report("layernorm" + shape, 0, bytes,
+           [&] { b.backend->layernorm(y, read(x, t, c), gamma.data(), gamma.data()); });
+  b.report("elu" + shape, 0, bytes, [&] { b.backend->elu(y, read(x, t, c)); });
+}
+
+void bench_lstm(const Bench& b, int64_t t, int64_t hidden) {
+  const Weight w(DType::F32, 4 * hidden, hidden);
+  const std::vector<float> gates = noise(t * 4 * hidden);
+  std::vector<float> out(static_cast<size_t>(t * hidden));
+  std::vector<float> h(static_cast<size_t>(hidden)), c(h);
+  b.report("lstm T=" + std::to_string(t) + " H=" + std::to_string(hidden),
+           static_cast<double>(4 * t * hidden * hidden),
+           static_cast<double>(16 * t * hidden * hidden), [&] {
+             b.backend->lstm(view(out.data(), t, hidden), read(gates, t, 4 * hidden), w.matrix,
+                             h.data(), c.data());
+           });
+}
+
+void bench_conv(const Bench& b, int64_t t, int64_t in, int64_t out, int64_t kernel) {
+  const Weight w(DType::F32, out, kernel * in);
+  const std::vector<float> x = noise((t + kernel - 1) * in);
+  std::vector<float> y(static_cast<size_t>(t * out));
+  const std::string name = "conv1d T=" + std::to_string(t) + " in=" + std::to_string(in) +
+                           " out=" + std::to_string(out) + " k=" + std::to_string(kernel);
+  b.report(name, static_cast<double>(t * in * out * kernel),
+           static_cast<double>(t * (in + out) * 4), [&] {
+             b.backend->conv1d(view(y.data(), t, out), view(x.data() + (kernel - 1) * in, t, in),
+                               w.matrix, nullptr, kernel, 1);
+           });
+}
+
+void run(const Bench& b) {
+  for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::I8}) {
+    bench_linear(b, type, 1, 768, 2304);
+    bench_linear(b, type, 1, 3072, 768);
+    bench_linear(b, type, 2, 768, 2304);
+    bench_linear(b, type, 8, 768, 2304);
+    bench_linear(b, type, 257, 768, 2304);
+    bench_linear(b, type, 1024, 768, 3072);
+    bench_linear(b, type, 1024, 3072, 768);
+  }
+  for (const DType type : {DType::F16, DType::F32}) {
+    bench_attention(b, type, 1, 512, true);
+    bench_attention(b, type, 1, 1000, true);
+    bench_attention(b, type, 257, 0, true);
+    bench_attention(b, type, 1024, 0, false);
+  }
+  bench_rowwise(b, 1, 768);
+  bench_rowwise(b, 1024, 768);
+  bench_rowwise(b, 1024, 3072);
+  bench_lstm(b, 75, 512);
+  bench_conv(b, 2400, 256, 128, 3);
+  bench_conv(b, 24000, 32, 16, 3);
+  bench_conv(b, 24000, 32, 1, 7);
+}
+
+}  // namespace
+}  // namespace barkrt
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
+  const std::string isa = argc > 2 ? argv[2] : barkrt::cpu_instruction_sets().front();
+  try {
+    std::printf("instruction set %s, %d threads (0: one per core)\n", isa.c_str(), threads);
+    barkrt::run({barkrt::make_cpu_backend(threads, isa), argc > 3 ? argv[3] : ""});
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
