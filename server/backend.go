@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/rs/zerolog"
+
+	"barkd/cgo"
+	"barkd/cgo/mock"
+	"barkd/cgo/native"
+	"barkd/server/api"
+	"barkd/server/models"
+)
+
+// backend is what runs models, and the models it can run.
+type backend struct {
+	name    string
+	runtime cgo.Runtime
+	// resolve finds a model by an id that may come from anyone; argument also takes what a user at the keyboard
+	// may name, a .gguf file.
+	resolve, argument func(name string) (cgo.Source, error)
+	catalogue         api.Catalogue
+}
+
+func openBackend(cfg runtimeConfig, log zerolog.Logger) (*backend, error) {
+	if cfg.mock {
+		return openMock(cfg), nil
+	}
+	store, err := models.Open(cfg.models)
+	if err != nil {
+		return nil, err
+	}
+	runtime, err := native.New(nativeLog(log))
+	if err != nil {
+		return nil, err
+	}
+	return &backend{
+		name:      "native",
+		runtime:   runtime,
+		resolve:   foreignID(store.Resolve),
+		argument:  store.ResolveArgument,
+		catalogue: &storeCatalogue{store: store, log: log, embedded: sync.OnceValues(func() (api.Model, error) { return embedded(runtime) })},
+	}, nil
+}
+
+// nativeLog passes the library's messages on; its levels are those of barkrt_log_level.
+func nativeLog(log zerolog.Logger) func(level int, text string) {
+	levels := [...]zerolog.Level{zerolog.DebugLevel, zerolog.InfoLevel, zerolog.WarnLevel}
+	return func(level int, text string) {
+		if level < 0 || level >= len(levels) {
+			level = len(levels) - 1
+		}
+		log.WithLevel(levels[level]).Str("from", "libbarkrt").Msg(text)
+	}
+}
+
+// foreignID makes an id that cannot be one's a model that is not there: to a client of the API the two are the same.
+func foreignID(resolve func(string) (cgo.Source, error)) func(string) (cgo.Source, error) {
+	return func(id string) (cgo.Source, error) {
+		src, err := resolve(id)
+		if errors.Is(err, models.ErrBadID) {
+			return src, fmt.Errorf("%w: %w", cgo.ErrNotFound, err)
+		}
+		return src, err
+	}
+}
+
+// describe loads a model to learn its facts.
+func describe(ctx context.Context, runtime cgo.Runtime, src cgo.Source) (cgo.ModelInfo, cgo.Memory, error) {
+	model, err := runtime.Load(ctx, src, cgo.LoadOptions{})
+	if err != nil {
+		return cgo.ModelInfo{}, cgo.Memory{}, err
+	}
+	info, memory := model.Info(), model.Memory()
+	return info, memory, model.Close()
+}
+
+// embedded describes the default model: loading it is looking at the program's own bytes.
+func embedded(runtime cgo.Runtime) (api.Model, error) {
+	info, memory, err := describe(context.Background(), runtime, cgo.Source{Name: models.DefaultID, Embedded: true})
+	if err != nil {
+		return api.Model{}, fmt.Errorf("the embedded model %s: %w", models.DefaultID, err)
+	}
+	return api.Model{ID: models.DefaultID, OwnedBy: "barkd", Trained: info.Trained, Bytes: memory.WeightsBytes, Voices: info.Voices}, nil
+}
+
+// openMock simulates the runtime; nothing above it knows.
+func openMock(cfg runtimeConfig) *backend {
+	return &backend{
+		name:      "mock",
+		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale}),
+		resolve:   mock.Resolve,
+		argument:  mock.Resolve,
+		catalogue: mockCatalogue{mock.New(mock.Options{})},
+	}
+}

@@ -1,0 +1,26 @@
+package main
+
+// commandLine is the grammar: one field a command.
+type commandLine struct {
+	Serve   serveCommand   `cmd:"" help:"Serve the HTTP API."`
+	Synth   synthCommand   `cmd:"" help:"Speak a text into a file, without a server."`
+	Convert convertCommand `cmd:"" help:"Convert a checkpoint folder to one GGUF file."`
+	Models  modelsCommand  `cmd:"" help:"List the models on this machine."`
+	Voices  voicesCommand  `cmd:"" help:"List the voices of a model."`
+	Inspect inspectCommand `cmd:"" help:"Show a model file's configuration, tensors, types, bytes and digests."`
+	Devices devicesCommand `cmd:"" help:"List the devices that can run a model."`
+	Version versionCommand `cmd:"" help:"Show the version."`
+}
+
+// storeFlags say where models are kept.
+type storeFlags struct {
+	Models string `var:"BARKD_MODELS" placeholder:"DIR" help:"Folder of the models; default is in the user's cache folder."`
+}
+
+// runtimeFlags say what runs models.
+type runtimeFlags struct {
+	storeFlags
+	Backend       string `var:"BARKD_BACKEND" default:"native" placeholder:"native" help:"native, or mock for a simulated runtime without weights."`
+	MockTimeScale string `var:"MOCK_TIME_SCALE" default:"1" placeholder:"1" help:"Factor on the times of the simulated runtime."`
+	Threads       string `var:"BARKD_THREADS" default:"0" placeholder:"0" help:"CPU threads; 0 is one per core. The audio does not depend on it."`
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"text/tabwriter"
+
+	"github.com/rs/zerolog"
+
+	"barkd/server/models"
+)
+
+// open checks the flags and opens what they name.
+func (f runtimeFlags) open(io stdio) (*backend, error) {
+	var s settings
+	cfg := f.read(&s)
+	if err := s.err(); err != nil {
+		return nil, err
+	}
+	return openBackend(cfg, newLog(io.err, zerolog.WarnLevel, "console"))
+}
+
+// modelsCommand is `barkd models`.
+type modelsCommand struct{ runtimeFlags }
+
+// Run lists the models; those whose file cannot be read are named on stderr.
+func (c *modelsCommand) Run(ctx context.Context, io stdio) error {
+	b, err := c.open(io)
+	if err != nil {
+		return err
+	}
+	all, err := b.catalogue.List(ctx)
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tSIZE\tVOICES\tNOTE")
+	for _, m := range all {
+		note := ""
+		if !m.Trained {
+			note = "untrained: it makes noise"
+		}
+		if m.ID == models.DefaultID {
+			note = joined("embedded", note)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", m.ID, megabytes(m.Bytes), len(m.Voices), note)
+	}
+	return w.Flush()
+}
+
+func joined(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return a + ", " + b
+}
+
+// voicesCommand is `barkd voices`.
+type voicesCommand struct {
+	runtimeFlags
+	Model string `default:"barkd/tiny" help:"Id of a model, or a .gguf file."`
+}
+
+// Run lists a model's voices, one a line.
+func (c *voicesCommand) Run(ctx context.Context, io stdio) error {
+	b, err := c.open(io)
+	if err != nil {
+		return err
+	}
+	src, err := b.argument(c.Model)
+	if err != nil {
+		return err
+	}
+	info, _, err := describe(ctx, b.runtime, src)
+	if err != nil {
+		return err
+	}
+	if len(info.Voices) == 0 {
+		fmt.Fprintf(io.err, "%s has no voices\n", c.Model)
+	}
+	for _, v := range info.Voices {
+		fmt.Fprintln(io.out, v)
+	}
+	return nil
+}
+
+// devicesCommand is `barkd devices`.
+type devicesCommand struct{ runtimeFlags }
+
+// Run lists the devices.
+func (c *devicesCommand) Run(io stdio) error {
+	b, err := c.open(io)
+	if err != nil {
+		return err
+	}
+	all, err := b.runtime.Devices()
+	if err != nil {
+		return err
+	}
+	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ID\tNAME\tCORES\tFREE\tTOTAL\tPATH")
+	for _, d := range all {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Name, d.Cores, megabytes(d.FreeBytes), megabytes(d.TotalBytes), d.Detail)
+	}
+	return w.Flush()
+}
+
+// versionCommand is `barkd version`.
+type versionCommand struct{}
+
+// Run shows the version, and the commit the program was built from if Go noted it.
+func (versionCommand) Run(io stdio) error {
+	commit := ""
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				commit = " " + s.Value[:min(len(s.Value), 12)]
+			}
+		}
+	}
+	_, err := fmt.Fprintf(io.out, "barkd %s%s %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
+}
