@@ -193,7 +193,7 @@ TEST_F(Parity, FineLogitsOfTheFirstPass) {
     const StageMemory& m = r.memory.fine;
     gpt_forward(backend, weights().fine, m.scratch, m.kv,
                 {ids.data(), weights().fine.wte.data(), 3}, {n, slots.data(), positions.data()},
-                false, h, {});
+                false, 0, {});
     const ConstView hidden = gpt_final_norm(backend, weights().fine, m.scratch, 0, 1);
     backend.linear(view(m.scratch.wide, 1, 1056), hidden, weights().fine.lm_head[1], nullptr, {});
     const std::vector<float> logits =
