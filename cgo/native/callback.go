@@ -25,7 +25,8 @@ const (
 // A callback is one native call that calls back. It remembers why Go stopped it, until the call has returned.
 type callback struct {
 	log      *logSink
-	err      error // the receiver's own
+	ctx      context.Context // checked here too: its cancel token is triggered on another goroutine, a bit later
+	err      error           // the receiver's own
 	panicked *panicked
 }
 
@@ -34,7 +35,7 @@ type panicked struct{ value any }
 // guard runs f. A panic must not unwind through C++ frames, whose destructors would not run: it waits in the
 // callback. After the first error or panic nothing is called any more.
 func (c *callback) guard(f func() error) (answer C.int32_t) {
-	if c.stopped() {
+	if c.stopped() || c.ctx.Err() != nil {
 		return stop
 	}
 	defer func() {
@@ -70,7 +71,6 @@ func (c *callback) outcome(ctx context.Context, err error) error {
 // A progressCall is a running load.
 type progressCall struct {
 	callback
-	ctx      context.Context
 	progress func(done, total int64)
 }
 

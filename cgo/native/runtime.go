@@ -59,7 +59,8 @@ func newPlace(src cgo.Source) (place, error) {
 func (p place) free() { C.free(unsafe.Pointer(p.path)) }
 
 // Estimate implements cgo.Runtime.
-func (r *runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions) (model, sess cgo.Memory, err error) {
+func (r *runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions,
+) (model, sess cgo.Memory, err error) {
 	device, threads, err := loadNumbers(opts)
 	if err != nil {
 		return cgo.Memory{}, cgo.Memory{}, err
@@ -71,7 +72,8 @@ func (r *runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.Ses
 	defer at.free()
 	var ofModel, ofSession C.barkrt_memory
 	var failure C.barkrt_error
-	status := C.barkd_estimate(at.path, at.data, at.bytes, device, threads, C.int32_t(session.KV), &ofModel, &ofSession, &failure)
+	status := C.barkd_estimate(at.path, at.data, at.bytes, device, threads, C.int32_t(session.KV),
+		&ofModel, &ofSession, &failure)
 	if err := toError(status, &failure); err != nil {
 		return cgo.Memory{}, cgo.Memory{}, err
 	}
@@ -95,7 +97,7 @@ func (r *runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 		return nil, err
 	}
 	defer at.free()
-	call := &progressCall{callback: callback{log: r.log}, ctx: ctx, progress: opts.Progress}
+	call := &progressCall{callback: callback{log: r.log, ctx: ctx}, progress: opts.Progress}
 	user := rtcgo.NewHandle(call)
 	defer user.Delete()
 	var pointer *C.barkrt_model

@@ -68,7 +68,7 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 		return cgo.Stats{}, err
 	}
 	defer token.free()
-	call := &sinkCall{callback: callback{log: s.handle.log}, sink: sink}
+	call := &sinkCall{callback: callback{log: s.handle.log, ctx: ctx}, sink: sink}
 	var user rtcgo.Handle // 0: nobody listens
 	if sink.Audio != nil || sink.Progress != nil || sink.Tokens != nil {
 		user = rtcgo.NewHandle(call)
