@@ -38,9 +38,12 @@ func openBackend(cfg runtimeConfig, log zerolog.Logger) (*backend, error) {
 		return nil, err
 	}
 	return &backend{
-		name:      "native",
-		runtime:   runtime,
-		resolve:   foreignID(store.Resolve),
+		name:    "native",
+		runtime: runtime,
+		resolve: func(id string) (cgo.Source, error) {
+			src, err := store.Resolve(id)
+			return src, foreignID(err)
+		},
 		argument:  store.ResolveArgument,
 		catalogue: &storeCatalogue{store: store, log: log, embedded: sync.OnceValues(func() (api.Model, error) { return embedded(runtime) })},
 	}, nil
@@ -57,15 +60,13 @@ func nativeLog(log zerolog.Logger) func(level int, text string) {
 	}
 }
 
-// foreignID makes an id that cannot be one's a model that is not there: to a client of the API the two are the same.
-func foreignID(resolve func(string) (cgo.Source, error)) func(string) (cgo.Source, error) {
-	return func(id string) (cgo.Source, error) {
-		src, err := resolve(id)
-		if errors.Is(err, models.ErrBadID) {
-			return src, fmt.Errorf("%w: %w", cgo.ErrNotFound, err)
-		}
-		return src, err
+// foreignID makes the error about what cannot be an id one about a model that is not there: to a client of the API
+// the two are the same.
+func foreignID(err error) error {
+	if errors.Is(err, models.ErrBadID) {
+		return fmt.Errorf("%w: %w", cgo.ErrNotFound, err)
 	}
+	return err
 }
 
 // describe loads a model to learn its facts.

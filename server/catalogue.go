@@ -39,19 +39,11 @@ func (c *storeCatalogue) List(context.Context) ([]api.Model, error) {
 
 // Find implements api.Catalogue.
 func (c *storeCatalogue) Find(_ context.Context, id string) (api.Model, error) {
-	if _, err := foreignID(c.store.Resolve)(id); err != nil {
-		return api.Model{}, err
-	}
-	entries, err := c.store.List()
+	e, err := c.store.Find(id)
 	if err != nil {
-		return api.Model{}, err
+		return api.Model{}, foreignID(err)
 	}
-	for _, e := range entries {
-		if e.ID == id {
-			return c.model(e)
-		}
-	}
-	return api.Model{}, cgo.ErrNotFound // it went away meanwhile
+	return c.model(e)
 }
 
 func (c *storeCatalogue) model(e models.Entry) (api.Model, error) {

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 )
@@ -88,6 +89,11 @@ func execute(ctx context.Context, args []string, io stdio, getenv func(string) s
 	}
 	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	for i, arg := range args {
+		if !utf8.ValidString(arg) { // kong would replace the bad bytes in silence
+			return fmt.Errorf("argument %d, %q, is not valid UTF-8", i+1, arg)
+		}
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

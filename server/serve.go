@@ -87,8 +87,8 @@ func newPool(b *backend, cfg serverConfig, log zerolog.Logger) *cgo.Pool {
 			switch {
 			case err == nil:
 				log.Info().Str("model", id).Dur("took_ms", took).Int64("bytes", memory.TotalBytes).Msg("model loaded")
-			case errors.Is(err, cgo.ErrNotFound) || errors.Is(err, context.Canceled):
-				log.Info().Str("model", id).Err(err).Msg("model not loaded")
+			case errors.Is(err, cgo.ErrNotFound) || errors.Is(err, context.Canceled): // its request's line says it
+				log.Debug().Str("model", id).Err(err).Msg("model not loaded")
 			default:
 				log.Error().Str("model", id).Err(err).Msg("model not loaded")
 			}
@@ -136,7 +136,12 @@ func warmUp(ctx context.Context, b *backend, pool *cgo.Pool, ids []string, log z
 	var known []string
 	for _, id := range ids {
 		if _, err := b.catalogue.Find(ctx, id); err != nil {
-			log.Warn().Str("model", id).Err(err).Msg("warm-up skips a model; 'barkd pull " + id + "' fetches it")
+			skipped := log.Warn().Str("model", id)
+			if errors.Is(err, cgo.ErrNotFound) {
+				skipped.Msgf("warm-up skips a model that is not on this machine; 'barkd pull %s' fetches it", id)
+			} else {
+				skipped.Err(err).Msg("warm-up skips a model")
+			}
 			continue
 		}
 		known = append(known, id)

@@ -1,0 +1,105 @@
+//go:build cgo
+
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"barkd/cgo/native"
+	"barkd/server/models/untrained"
+)
+
+func TestEmbeddedModelSynthesisesWithoutFilesOrNetwork(t *testing.T) {
+	dir := t.TempDir()
+	first, second := filepath.Join(dir, "1.wav"), filepath.Join(dir, "2.wav")
+	for _, args := range [][]string{{"-o", first}, {"-o", second, "--threads", "1"}} {
+		got := barkd(t, nil, "", append([]string{"synth", "--text", "Hello.", "--seed", "7"}, args...)...)
+		require.Zero(t, got.code, got.err)
+		assert.Contains(t, got.err, "untrained")
+	}
+	one, err := os.ReadFile(first)
+	require.NoError(t, err)
+	two, err := os.ReadFile(second)
+	require.NoError(t, err)
+	assert.Equal(t, one, two, "the same seed makes the same audio, whatever the threads")
+	assert.Zero(t, native.LiveHandles())
+}
+
+func TestGreedyRunIsRepeatableAndItsVoiceCanBeSaved(t *testing.T) {
+	dir := t.TempDir()
+	model := filepath.Join(dir, "m.gguf")
+	file, err := os.Create(model)
+	require.NoError(t, err)
+	require.NoError(t, untrained.Write(file, 5))
+	require.NoError(t, file.Close())
+	voice := filepath.Join(dir, "v.npz")
+	for range 2 {
+		got := barkd(t, nil, "", "synth", "--model", model, "--text", "Hello.", "--greedy", "--rules", "hf", "--kv", "f32", "--max-tokens", "60",
+			"-o", filepath.Join(dir, "o.wav"), "--save-voice", voice)
+		require.Zero(t, got.code, got.err)
+	}
+	got := barkd(t, nil, "", "synth", "--model", model, "--text", "Hello.", "--voice", voice, "--max-tokens", "60", "-o", filepath.Join(dir, "o.wav"))
+	assert.Zero(t, got.code, got.err)
+	assert.Zero(t, native.LiveHandles())
+}
+
+func TestServeAnnouncesTheUntrainedDefaultEverywhere(t *testing.T) {
+	s := startServer(t, map[string]string{"WARMUP_MODELS": "barkd/tiny"})
+	resp, body := s.post(t, "/v1/audio/speech", `{"model":"barkd/tiny","input":"Hello.","max_tokens":50,"seed":1}`)
+	require.Equal(t, 200, resp.StatusCode, "%s", body)
+	assert.Equal(t, "true", resp.Header.Get("X-Barkd-Untrained"))
+	assert.Equal(t, "RIFF", string(body[:4]))
+	models, err := http.Get(s.url + "/v1/models")
+	require.NoError(t, err)
+	var list struct {
+		Data []struct {
+			ID      string
+			Trained bool
+		}
+	}
+	require.NoError(t, json.NewDecoder(models.Body).Decode(&list))
+	require.NoError(t, models.Body.Close())
+	require.Len(t, list.Data, 1)
+	assert.Equal(t, "barkd/tiny", list.Data[0].ID)
+	assert.False(t, list.Data[0].Trained)
+	require.Zero(t, s.stop())
+	assert.Contains(t, s.log.String(), "untrained: it makes noise")
+	assert.Zero(t, native.LiveHandles())
+}
+
+func TestServeFindsModelsOfTheStoreAndRefusesPathsFromRequests(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "me"), 0o700))
+	path := filepath.Join(dir, "me", "mine.gguf")
+	file, err := os.Create(path)
+	require.NoError(t, err)
+	require.NoError(t, untrained.Write(file, 5))
+	require.NoError(t, file.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "me", "broken.gguf"), []byte("GGUF"), 0o600))
+	s := startServer(t, map[string]string{"BARKD_MODELS": dir, "CACHE_WARMUP_ENABLED": "false"})
+	speak := func(model string) (int, string) {
+		body, err := json.Marshal(map[string]any{"model": model, "input": "Hello.", "max_tokens": 20})
+		require.NoError(t, err)
+		resp, answer := s.post(t, "/v1/audio/speech", string(body))
+		return resp.StatusCode, string(answer)
+	}
+	status, _ := speak("me/mine")
+	assert.Equal(t, 200, status)
+	for _, id := range []string{path, "../me/mine", "me/mine.gguf", "me/../me/mine", "me\x00mine"} {
+		status, answer := speak(id)
+		assert.Equal(t, 404, status, answer)
+		assert.NotContains(t, answer, filepath.Dir(dir)+"/x")
+	}
+	status, answer := speak("me/broken")
+	assert.Equal(t, 500, status)
+	assert.Contains(t, answer, "model_invalid")
+	assert.False(t, strings.Contains(answer, dir), "no path of the machine in the answer")
+}
