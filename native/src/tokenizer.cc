@@ -1,7 +1,6 @@
 #include "tokenizer.h"
 
 #include <algorithm>
-#include <cstring>
 #include <string>
 
 #include "error.h"
@@ -93,8 +92,7 @@ void Tokenizer::Impl::insert(uint32_t id, std::string_view text) {
   size_t i = h & mask;
   for (; slots[i] != kFree; i = (i + 1) & mask) {
     const Piece& other = pieces[slots[i]];
-    if (other.bytes == text.size() &&
-        std::memcmp(texts + other.offset, text.data(), text.size()) == 0)
+    if (std::string_view(texts + other.offset, other.bytes) == text)
       break;  // a piece listed twice has its last id, as in BERT's own loader
   }
   slots[i] = id;
@@ -107,9 +105,8 @@ int32_t Tokenizer::Impl::lookup(uint32_t h, std::string_view prefix, std::string
   for (size_t i = h & mask; slots[i] != kFree; i = (i + 1) & mask) {
     const Piece& p = pieces[slots[i]];
     if (p.tag != h >> 16 || p.bytes != bytes_wanted) continue;
-    const char* known = texts + p.offset;
-    if (std::memcmp(known, prefix.data(), prefix.size()) == 0 &&
-        std::memcmp(known + prefix.size(), text.data(), text.size()) == 0)
+    const std::string_view known(texts + p.offset, p.bytes);
+    if (known.substr(0, prefix.size()) == prefix && known.substr(prefix.size()) == text)
       return static_cast<int32_t>(slots[i]);
   }
   return -1;
