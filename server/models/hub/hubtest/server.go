@@ -85,16 +85,23 @@ type Server struct {
 	NoDigests bool
 
 	mu       sync.Mutex // guards the fields below
-	repos    map[string]*Repo
+	repos    map[string]*served
 	requests []Request
 	faults   map[string][]Fault
 }
 
+// served is a repository with the digests of its files, which would take long to compute for each request.
+type served struct {
+	*Repo
+	commit string
+	sha256 map[string]string
+}
+
 // New starts a hub that the test's end stops. Token is "hf_test".
 func New(t testing.TB, repos ...*Repo) *Server {
-	s := &Server{Token: "hf_test", repos: map[string]*Repo{}, faults: map[string][]Fault{}}
+	s := &Server{Token: "hf_test", repos: map[string]*served{}, faults: map[string][]Fault{}}
 	for _, r := range repos {
-		s.repos[r.ID] = r
+		s.Put(r)
 	}
 	storage := httptest.NewServer(http.HandlerFunc(s.serveStorage))
 	t.Cleanup(storage.Close)
@@ -104,11 +111,15 @@ func New(t testing.TB, repos ...*Repo) *Server {
 	return s
 }
 
-// Put adds or replaces a repository.
+// Put adds or replaces a repository, whose files must not change any more.
 func (s *Server) Put(r *Repo) {
+	one := &served{Repo: r, commit: r.Commit(), sha256: map[string]string{}}
+	for name, data := range r.Files {
+		one.sha256[name] = SHA256(data)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.repos[r.ID] = r
+	s.repos[r.ID] = one
 }
 
 // Requests returns what was asked so far.
@@ -166,7 +177,7 @@ func (s *Server) note(storage bool, r *http.Request, file string) Fault {
 	return due[0]
 }
 
-func (s *Server) repo(id string) *Repo {
+func (s *Server) repo(id string) *served {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.repos[id]
@@ -212,10 +223,10 @@ func (s *Server) serveHub(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 		return
 	}
-	w.Header().Set("X-Repo-Commit", repo.Commit())
-	etag := GitSHA1(data)
-	if isLarge(file) {
-		etag = SHA256(data)
+	w.Header().Set("X-Repo-Commit", repo.commit)
+	etag := repo.sha256[file]
+	if !isLarge(file) {
+		etag = GitSHA1(data)
 	}
 	if s.NoDigests {
 		etag = "version-1-of-" + path.Base(file)
@@ -231,7 +242,7 @@ func (s *Server) serveHub(w http.ResponseWriter, r *http.Request) {
 }
 
 // open checks the caller's right to the repository and the revision: main, a pull request, or the commit.
-func (s *Server) open(w http.ResponseWriter, r *http.Request, id, revision string, content bool) *Repo {
+func (s *Server) open(w http.ResponseWriter, r *http.Request, id, revision string, content bool) *served {
 	repo := s.repo(id)
 	authorization := r.Header.Get("Authorization")
 	known := authorization == "Bearer "+s.Token
@@ -244,7 +255,7 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, id, revision strin
 		fail(w, http.StatusNotFound, "RepoNotFound", "Repository not found")
 	case repo.Gated && content && !known:
 		fail(w, http.StatusUnauthorized, "GatedRepo", "Access to model "+id+" is restricted")
-	case !slices.Contains([]string{"main", "refs/pr/1", repo.Commit()}, revision):
+	case !slices.Contains([]string{"main", "refs/pr/1", repo.commit}, revision):
 		fail(w, http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+revision)
 	default:
 		return repo
@@ -252,25 +263,27 @@ func (s *Server) open(w http.ResponseWriter, r *http.Request, id, revision strin
 	return nil
 }
 
-func (s *Server) list(w http.ResponseWriter, repo *Repo, blobs bool) {
+func (s *Server) list(w http.ResponseWriter, repo *served, blobs bool) {
 	type sibling map[string]any
 	siblings := []sibling{}
 	for _, name := range slices.Sorted(maps.Keys(repo.Files)) {
 		data := repo.Files[name]
 		one := sibling{"rfilename": name}
 		if blobs {
-			one["size"], one["blobId"] = len(data), GitSHA1(data)
-			if isLarge(name) {
-				pointer := fmt.Appendf(nil, "oid sha256:%s\nsize %d\n", SHA256(data), len(data))
+			one["size"] = len(data)
+			if !isLarge(name) {
+				one["blobId"] = GitSHA1(data)
+			} else {
+				pointer := fmt.Appendf(nil, "oid sha256:%s\nsize %d\n", repo.sha256[name], len(data))
 				one["blobId"] = GitSHA1(pointer)
-				one["lfs"] = map[string]any{"sha256": SHA256(data), "size": len(data), "pointerSize": len(pointer)}
+				one["lfs"] = map[string]any{"sha256": repo.sha256[name], "size": len(data), "pointerSize": len(pointer)}
 			}
 		}
 		siblings = append(siblings, one)
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	_ = json.NewEncoder(w).Encode(map[string]any{"_id": "621ffdc1", "id": repo.ID, "modelId": repo.ID, "private": repo.Private,
-		"gated": repo.Gated, "sha": repo.Commit(), "siblings": siblings})
+		"gated": repo.Gated, "sha": repo.commit, "siblings": siblings})
 }
 
 func (s *Server) serveStorage(w http.ResponseWriter, r *http.Request) {
