@@ -79,6 +79,8 @@ func (c *synthCommand) Run(ctx context.Context, io stdio) error {
 			return nil
 		},
 	}
+	progress := newStageLine(io.err)
+	sink.Progress = progress.show
 	if c.SaveVoice != "" {
 		sink.Tokens = func(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error {
 			if piece == 0 {
@@ -88,6 +90,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio) error {
 		}
 	}
 	result, err := service.Speak(ctx, req, sink)
+	progress.clear()
 	if err != nil {
 		return err
 	}

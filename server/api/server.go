@@ -30,6 +30,8 @@ const (
 const (
 	readTimeout = 30 * time.Second
 	idleTimeout = 2 * time.Minute
+
+	answerPatience = 5 * time.Second // for answers on their way when the grace is over
 )
 
 // errClientGone and errDraining are the causes for which a handler's context ends.
@@ -115,15 +117,20 @@ func (s *Server) Serve(listener net.Listener) error {
 }
 
 // Shutdown stops accepting, lets running requests finish until ctx ends, then cancels them and waits for their
-// answers.
+// answers; not for ever, for a client may not read its own.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
-	cancelled := context.AfterFunc(ctx, func() { s.stop(errDraining) })
-	defer cancelled()
-	err := s.app.Shutdown()
+	patience, giveUp := context.WithCancel(context.Background())
+	defer giveUp()
+	stopWatching := context.AfterFunc(ctx, func() {
+		s.stop(errDraining)
+		time.AfterFunc(answerPatience, giveUp)
+	})
+	defer stopWatching()
+	err := s.app.ShutdownWithContext(patience)
 	s.stop(errDraining)
 	if err != nil {
-		return fmt.Errorf("shut down: %w", err)
+		return fmt.Errorf("shut down with clients that do not read their answers: %w", err)
 	}
 	return nil
 }
