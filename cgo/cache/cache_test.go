@@ -184,6 +184,25 @@ func TestNewcomerWaitsForTheStoppedLoadOfItsKey(t *testing.T) {
 	})
 }
 
+func TestKeyThatWaitsForItselfEvictsNobody(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStore(t, 3)
+		gate := s.hold("a")
+		c := s.cache(Options[*thing]{})
+		mustAcquire(t, c, "idle").Release()
+		before := acquire(c, "a")
+		c.Remove("a")
+		after := acquire(c, "a")
+		assert.Equal(t, []string{"idle:ready", "a:loading", "a:reserving"}, keys(c.Snapshot()))
+		gate <- nil
+		gate <- nil
+		before.give(t).Release()
+		after.give(t).Release()
+		assert.NotContains(t, s.freed, "idle")
+		closed(t, c)
+	})
+}
+
 func TestFailedLoadIsToldToAllAndNotKept(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
