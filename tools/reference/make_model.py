@@ -105,13 +105,19 @@ def write_voices(folder: Path, k: shapes.Knobs) -> None:
 
 def write_model(folder: Path, k: shapes.Knobs, vocab: Path | None = None, suno_folder: Path | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    state = weights.tensors_of(state_of(k), DTYPES[k.dtype])
+    state = state_of(k)
+    if k.used_rows:
+        used_texts = range(k.text_offset, k.text_offset + k.used_rows)
+        used_codes = [k.semantic_vocab + k.codebook * book + code for book in (0, 1) for code in range(k.used_rows)]
+        kept = [k.eos, k.text_pad, k.infer, k.coarse_pad, k.coarse_infer, *used_texts, *used_codes]
+        weights.thin(state, k.used_rows, kept)
+    state = weights.tensors_of(state, DTYPES[k.dtype])
     write_weights(folder, k, state)
     write_configs(folder, k)
-    tokens = vocab.read_text(encoding="utf-8").splitlines() if vocab else vocabulary.made_up(k.pieces)
-    if len(tokens) != k.pieces:
-        raise SystemExit(f"{vocab} has {len(tokens)} entries; the shape wants {k.pieces}")
-    vocabulary.write(folder, tokens, k.lowercase, k.tokenizer)
+    tokens = vocab.read_text(encoding="utf-8").splitlines() if vocab else vocabulary.made_up(k.words or k.pieces)
+    if len(tokens) > k.pieces:
+        raise SystemExit(f"{vocab} has {len(tokens)} entries; the shape has room for {k.pieces}")
+    vocabulary.write(folder, tokens, k.tokenizer, k.lowercase, k.strip_accents)
     write_voices(folder, k)
     if suno_folder:
         suno.write(suno_folder, k, state, tokens)

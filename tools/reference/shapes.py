@@ -37,6 +37,8 @@ class Knobs:
 
     # Vocabularies. Text ids follow the semantic ids and `spare` unused ones, as in the real model.
     pieces: int = 220
+    words: int = 0  # entries the vocabulary really has; 0: all of `pieces`
+    used_rows: int = 0  # rows of a large table that are not zero; 0: all
     semantic_vocab: int = 60
     spare: int = 4
     codebook: int = 32
@@ -78,8 +80,9 @@ class Knobs:
     dtype: str = "f32"  # f32, f16, bf16
     format: str = "bin"  # bin, safetensors, save_pretrained
     weight_norm: str = "g_v"  # g_v or parametrizations
-    tokenizer: str = "both"  # vocab.txt, tokenizer.json, or both
+    tokenizer: str = "both"  # vocab.txt, tokenizer.json, both, or saved: what transformers writes
     lowercase: bool = False
+    strip_accents: bool | None = None  # None: as `lowercase`
     sparse_generation: bool = False  # leave out every generation setting that equals transformers' default
     voices: dict = field(default_factory=dict)
 
@@ -259,7 +262,7 @@ SHAPES = {
         fine_input=50,
         fine_history=13,
         voices={"short": SHORT, "long": LONG},
-    ),  # fmt: skip
+    ),
     "codec": vary(
         dtype="f16",
         codebook=27,
@@ -279,7 +282,7 @@ SHAPES = {
         residual_kernel=5,
         conv_shortcut=False,
         voices={"short": Voice(12, 28, 28)},
-    ),  # fmt: skip
+    ),
     "untied": vary(
         dtype="f16",
         tied=False,
@@ -293,15 +296,22 @@ SHAPES = {
         ratios=(2, 2),
         weight_norm="parametrizations",
         fine_codebooks=4,
-    ),  # fmt: skip
-    # The published constants over tiny transformers, with a generation config that relies on defaults.
-    "true-constants": vary(
-        semantic=Stack(2, 2, 8),
-        coarse=Stack(2, 2, 16),
-        fine=Stack(1, 2, 16),
+    ),
+    # The published constants over tiny transformers: suno's files state none, and here the generation config leaves
+    # all to transformers' defaults. Most rows are zero, so that the files compress.
+    "suno": vary(
+        semantic=Stack(2, 2, 16),
+        coarse=Stack(1, 2, 16),
+        fine=Stack(1, 2, 8),
         sparse_generation=True,
+        dtype="f16",
+        words=220,
+        used_rows=300,
+        filters=2,
+        quantizers=8,
+        voices={"short": SHORT},
         **TRUE_CONSTANTS,
-    ),  # fmt: skip
+    ),
     "bark-small": real(12, 12, 768),
     "bark": real(24, 16, 1024),
 }

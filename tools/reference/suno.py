@@ -42,7 +42,7 @@ def write(folder: Path, k: shapes.Knobs, state: dict, tokens: list) -> None:
     for stage, filename in STAGES.items():
         save_stage(folder / filename, config[f"{stage}_config"], part(state, stage))
     torch.save(codec_state(part(state, "codec_model"), config["codec_config"]), folder / "encodec_24khz-d7cc33bc.th")
-    vocabulary.write(folder, tokens, k.lowercase, "vocab")
+    vocabulary.write(folder, tokens, "vocab", k.lowercase)
 
 
 def part(state: dict, prefix: str) -> dict:

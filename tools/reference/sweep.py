@@ -58,7 +58,7 @@ def draw(number: int) -> shapes.Knobs:
         semantic_rate=semantic_rate, coarse_rate=coarse_rate,
         coarse_input=r.choice([9, 20, 33]), window=r.choice([1, 2, 7, 12, 25]),
         coarse_history=r.choice([12, 31, 48, 90]),
-        fine_history=fine_history, fine_input=fine_history + r.randint(1, 60), context=r.choice([0, 0, 200]),
+        fine_history=fine_history, fine_input=2 * fine_history + r.randint(0, 30), context=r.choice([0, 0, 200]),
         fine_codebooks=fine_codebooks, codes_given=r.choice([1, 1, 1, 2]),
         ratios=tuple(r.choice([1, 2, 3, 4, 5, 8]) for _ in range(r.choice([1, 2, 3, 4]))),
         filters=r.choice([2, 3, 4, 8]), codec_hidden=r.choice([5, 8, 12]), kernel=r.choice([1, 3, 5, 7]),
@@ -68,7 +68,8 @@ def draw(number: int) -> shapes.Knobs:
         quantizers=fine_codebooks + r.choice([0, 1]), sample_rate=r.choice([24000, 16000, 44100]),
         seed=number, dtype=r.choice(["f32", "f32", "f16", "bf16"]),
         format=r.choice(["bin", "safetensors", "save_pretrained"]), weight_norm=r.choice(["g_v", "parametrizations"]),
-        tokenizer=r.choice(["both", "vocab", "json"]), lowercase=r.random() < 0.3, sparse_generation=r.random() < 0.3,
+        tokenizer=r.choice(["both", "vocab", "json", "saved"]), lowercase=r.random() < 0.3,
+        strip_accents=r.choice([None, None, True, False]), sparse_generation=r.random() < 0.3,
     )  # fmt: skip
     voices = {}
     for name in ("one", "two"):

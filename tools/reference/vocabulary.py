@@ -38,10 +38,13 @@ def made_up(n: int) -> list:
     return list(entries)[:n]
 
 
-def write(folder: Path, tokens: list, lowercase: bool, files: str) -> None:
-    """Writes vocab.txt, tokenizer.json or both, and tokenizer_config.json, as the published models have them."""
+def write(folder: Path, tokens: list, files: str, lowercase: bool = False, strip_accents: bool | None = None) -> None:
+    """Writes vocab.txt, tokenizer.json or both, and tokenizer_config.json, as the published models have them.
+
+    With files "saved" transformers writes its own version of them.
+    """
     settings = {
-        "tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "strip_accents": None,
+        "tokenizer_class": "BertTokenizer", "do_lower_case": lowercase, "strip_accents": strip_accents,
         "tokenize_chinese_chars": True, "model_max_length": 512, "do_basic_tokenize": True, "never_split": None,
         "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]",
         "mask_token": "[MASK]",
@@ -49,12 +52,16 @@ def write(folder: Path, tokens: list, lowercase: bool, files: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2))
     if files in ("vocab", "both"):
         (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
-    if files in ("json", "both"):
-        text = json.dumps(tokenizer_json(tokens, lowercase), ensure_ascii=False, indent=1)
+    if files in ("json", "both", "saved"):
+        text = json.dumps(tokenizer_json(tokens, lowercase, strip_accents), ensure_ascii=False, indent=1)
         (folder / "tokenizer.json").write_text(text, encoding="utf-8")
+    if files == "saved":
+        from transformers import BarkProcessor, BertTokenizer
+
+        BarkProcessor(BertTokenizer.from_pretrained(folder)).save_pretrained(folder)
 
 
-def tokenizer_json(tokens: list, lowercase: bool) -> dict:
+def tokenizer_json(tokens: list, lowercase: bool, strip_accents: bool | None) -> dict:
     """The fast tokenizer of transformers for a BERT vocabulary."""
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
     from tokenizers.models import WordPiece
@@ -62,7 +69,7 @@ def tokenizer_json(tokens: list, lowercase: bool) -> dict:
     vocab = {token: i for i, token in enumerate(tokens)}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(
-        clean_text=True, handle_chinese_chars=True, strip_accents=None, lowercase=lowercase
+        clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lowercase
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")

@@ -40,6 +40,16 @@ def random_tensor(name: str, shape: tuple, dtype: torch.dtype, seed: int) -> tor
     return torch.empty(shape).normal_(mean, std, generator=generator)
 
 
+def thin(state: dict, used_rows: int, keep: list) -> None:
+    """Zeroes the rows of large tables from used_rows on, but for the rows in `keep`, in place."""
+    for name, tensor in state.items():
+        if re.search(r"embeds_layer\.|lm_head\.", name) and not name.startswith("fine") and len(tensor) > 4 * used_rows:
+            kept = {row: tensor[row].clone() for row in keep if row < len(tensor)}
+            tensor[used_rows:] = 0
+            for row, values in kept.items():
+                tensor[row] = values
+
+
 def scale(name: str, shape: tuple) -> tuple:
     """(mean, standard deviation) of the tensor's values."""
     if name.startswith("codec_model."):
