@@ -80,7 +80,7 @@ func readTriple(prefix string) (cgo.VoiceArrays, error) {
 			return cgo.VoiceArrays{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return assemble(arrays)
+	return Assemble(arrays)
 }
 
 // ReadNPZ reads a voice from a zip archive of size bytes, its members stored or deflated.
@@ -107,7 +107,7 @@ func ReadNPZ(r io.ReaderAt, size int64) (cgo.VoiceArrays, error) {
 			return cgo.VoiceArrays{}, fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	return assemble(arrays)
+	return Assemble(arrays)
 }
 
 func readMember(f *zip.File) (Array, error) {
@@ -119,7 +119,8 @@ func readMember(f *zip.File) (Array, error) {
 	return ReadNPY(r) // reads to the end, where archive/zip compares the checksum
 }
 
-func assemble(arrays [3]Array) (cgo.VoiceArrays, error) {
+// Assemble makes a voice of its semantic, coarse and fine arrays, whose ranks must be 1, 2 and 2.
+func Assemble(arrays [3]Array) (cgo.VoiceArrays, error) {
 	for i, rank := range []int{1, 2, 2} {
 		if a := arrays[i]; len(a.Shape) != rank || len(a.Values) == 0 {
 			return cgo.VoiceArrays{}, fmt.Errorf("%s has shape %v, want %d dimensions and values",
