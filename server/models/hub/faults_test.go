@@ -155,8 +155,18 @@ func TestFiveFailuresInARowAreTheEnd(t *testing.T) {
 		w.Fault(weights, hubtest.Fault{Code: 503})
 	}
 	_, _, err := w.pull(t.Context())
-	require.ErrorContains(t, err, "503 Service Unavailable (5 attempts)")
+	require.ErrorContains(t, err, "the hub's storage answers 503 Service Unavailable (5 attempts)")
 	assert.Len(t, w.pauses(), 4)
+}
+
+func TestExpiredAddressOfTheStorageIsAskedForAgain(t *testing.T) {
+	r := hubtest.Bark(id, 100)
+	w := newWorld(t, r)
+	w.Fault(weights, hubtest.Fault{Code: 403})
+	_, dir, err := w.pull(t.Context())
+	require.NoError(t, err)
+	assertSnapshot(t, r, dir)
+	assert.Contains(t, w.lines(), "the hub's storage answers 403 Forbidden")
 }
 
 func TestServerSaysHowLongToWait(t *testing.T) {

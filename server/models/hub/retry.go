@@ -113,6 +113,10 @@ func (c *Client) statusError(resp *http.Response, id, revision, file string) err
 	said := printable(resp.Header.Get("X-Error-Message"))
 	page := c.cfg.Endpoint + "/" + id
 	switch status := resp.StatusCode; {
+	case !c.isHub(resp.Request.URL):
+		// Where the hub redirected to: the right to read was the hub's to check, and the address is signed for a short
+		// time. The next attempt gets a new one.
+		return &transientError{err: fmt.Errorf("the hub's storage answers %s", resp.Status), after: c.retryAfter(resp.Header)}
 	case code == "GatedRepo":
 		return fmt.Errorf("%w: %s is gated: accept its conditions at %s, then set HF_TOKEN to a token of that account (%s/settings/tokens)",
 			ErrDenied, id, page, c.cfg.Endpoint)
@@ -143,6 +147,11 @@ func (c *Client) statusError(resp *http.Response, id, revision, file string) err
 	default:
 		return fmt.Errorf("the hub answers %s to a request for %s%s", resp.Status, firstOf(file, id), said)
 	}
+}
+
+func (c *Client) isHub(address *url.URL) bool {
+	hub, err := url.Parse(c.cfg.Endpoint)
+	return err == nil && hub.Host == address.Host
 }
 
 // retryAfter reads Retry-After (seconds or a date), else the seconds to the next window in the RateLimit header
