@@ -173,6 +173,7 @@ func (s *Store) Remove(id string) error {
 		}
 		return fmt.Errorf("remove model %q: %w", id, err)
 	}
+	_ = os.Remove(s.hidden(id, ".json"))
 	// The organisation's folder goes with its last model; that it still holds others is no error.
 	for dir := filepath.Dir(path); dir != s.dir && os.Remove(dir) == nil; dir = filepath.Dir(dir) {
 		continue
