@@ -6,9 +6,11 @@ set(isa_flags_generic)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   list(APPEND BARKRT_ISA_NAMES avx2 avx512)
   set(isa_flags_avx2 -mavx2 -mfma -mf16c)
-  # GCC 12 warns about the undefined values its own AVX-512 header makes on purpose (PR 105593).
-  set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c
-    -Wno-uninitialized -Wno-maybe-uninitialized)
+  set(isa_flags_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12 warns about the undefined values its own AVX-512 header makes on purpose (PR 105593).
+    list(APPEND isa_flags_avx512 -Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
 endif()
 foreach(isa ${BARKRT_ISA_NAMES})
   add_library(barkrt_${isa} OBJECT native/src/cpu/kernels_${isa}.cc)

@@ -1,0 +1,226 @@
+// attention_test.cc: attention over a cache against double precision, and prefill against steps.
+#include <algorithm>
+
+#include "error.h"
+#include "reference.h"
+
+namespace barkrt {
+namespace {
+
+using namespace reference;
+
+class Attention : public EveryInstructionSet {};
+BARKRT_EVERY_INSTRUCTION_SET(Attention);
+
+// A cache of some slots in either type, readable as doubles.
+struct Cache {
+  Cache(DType cache_type, int64_t n_slot, int64_t n_ctx, int64_t n_embd)
+      : type(cache_type),
+        k(static_cast<size_t>(n_slot * n_ctx * n_embd * dtype_bytes(cache_type))),
+        v(k.size()),
+        layer{k.data(), v.data(), cache_type, n_ctx, n_embd} {}
+
+  double value(const std::vector<std::byte>& bytes, int64_t slot, int64_t pos, int64_t c) const {
+    const int64_t i = ((slot * layer.n_ctx + pos) * layer.n_embd + c) * dtype_bytes(type);
+    uint16_t half;
+    float full;
+    std::memcpy(&half, bytes.data() + i, 2);
+    if (type == DType::F16) return f16_value(half);
+    std::memcpy(&full, bytes.data() + i, 4);
+    return static_cast<double>(full);
+  }
+
+  DType type;
+  std::vector<std::byte> k, v;
+  KvLayer layer;
+};
+
+// One row's attention from the cache's own numbers.
+Doubles attend(const Cache& cache, int64_t slot, int64_t n_keys, const float* q, int64_t n_head) {
+  const int64_t n_embd = cache.layer.n_embd, head_dim = n_embd / n_head;
+  Doubles out(static_cast<size_t>(n_embd));
+  for (int64_t h = 0; h < n_head; ++h) {
+    Doubles weights;
+    double total = 0;
+    for (int64_t j = 0; j < n_keys; ++j) {
+      double score = 0;
+      for (int64_t d = h * head_dim; d < (h + 1) * head_dim; ++d)
+        score += static_cast<double>(q[d]) * cache.value(cache.k, slot, j, d);
+      weights.push_back(std::exp(score / std::sqrt(static_cast<double>(head_dim))));
+      total += weights.back();
+    }
+    for (int64_t j = 0; j < n_keys; ++j)
+      for (int64_t d = h * head_dim; d < (h + 1) * head_dim; ++d)
+        out[static_cast<size_t>(d)] +=
+            weights[static_cast<size_t>(j)] / total * cache.value(cache.v, slot, j, d);
+  }
+  return out;
+}
+
+// Scores of unit normal q and k stay below about 10 and come with an absolute error of some
+// 10 * (D/4 + 16) roundoffs, which is the relative error of the weights; values stay below 5.
+double attention_bound(int64_t head_dim) {
+  return 50 * (static_cast<double>(head_dim) / 4 + 16) * kRoundoff;
+}
+
+struct Case {
+  int64_t n_head, head_dim, rows;
+};
+
+void expect_attention(Backend& backend, const Case& c, DType type, bool causal) {
+  SCOPED_TRACE(std::string(dtype_name(type)) + (causal ? " causal" : " full") +
+               " heads=" + std::to_string(c.n_head) + " D=" + std::to_string(c.head_dim) +
+               " T=" + std::to_string(c.rows));
+  const int64_t n_embd = c.n_head * c.head_dim;
+  Cache cache(type, 2, c.rows + 1, n_embd);
+  const Floats qkv = normal(c.rows * 3 * n_embd, 21);
+  Floats out(static_cast<size_t>(c.rows * n_embd), NAN);
+  std::vector<int32_t> slot(static_cast<size_t>(c.rows), 1), pos;
+  for (int32_t t = 0; t < c.rows; ++t) pos.push_back(t);
+  backend.attention(view(out.data(), c.rows, n_embd), read(qkv, c.rows, 3 * n_embd), cache.layer,
+                    {c.rows, slot.data(), pos.data()}, c.n_head, causal);
+  for (int64_t t = 0; t < c.rows; ++t) {
+    const float* row = qkv.data() + t * 3 * n_embd;
+    for (int64_t i = 0; i < n_embd; ++i) {  // half a unit in the last place of a half: 2^-11
+      const double k = static_cast<double>(row[n_embd + i]);
+      const double tolerance = type == DType::F16 ? std::fabs(k) * 0x1p-11 + 0x1p-25 : 0;
+      ASSERT_NEAR(cache.value(cache.k, 1, t, i), k, tolerance);
+    }
+    const Doubles expected = attend(cache, 1, causal ? t + 1 : c.rows, row, c.n_head);
+    for (int64_t i = 0; i < n_embd; ++i)
+      ASSERT_NEAR(out[static_cast<size_t>(t * n_embd + i)], expected[static_cast<size_t>(i)],
+                  attention_bound(c.head_dim))
+          << "row " << t << " channel " << i;
+  }
+}
+
+TEST_P(Attention, EqualsDoublePrecision) {
+  for (const DType type : {DType::F16, DType::F32})
+    for (const bool causal : {true, false})
+      for (const Case& c : {Case{1, 1, 1}, Case{1, 7, 33}, Case{2, 8, 3}, Case{3, 20, 70},
+                            Case{2, 64, 130}, Case{1, 72, 100}, Case{1, 33, 7}})
+        expect_attention(*backend, c, type, causal);
+}
+
+// Prefill of all rows, prefill in pieces, and one row at a time give the same bits.
+TEST_P(Attention, StepsEqualPrefill) {
+  const int64_t n_head = 2, n_embd = 2 * 24, total = 141;
+  const Floats qkv = normal(total * 3 * n_embd, 22);
+  const std::vector<int32_t> slot(static_cast<size_t>(total), 0);
+  std::vector<int32_t> pos;
+  for (int32_t t = 0; t < total; ++t) pos.push_back(t);
+  for (const DType type : {DType::F16, DType::F32}) {
+    Floats whole;
+    for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
+      Cache cache(type, 1, total, n_embd);
+      Floats out(static_cast<size_t>(total * n_embd));
+      for (int64_t t = 0; t < total; t += piece) {
+        const int64_t n = std::min(piece, total - t);
+        backend->attention(view(out.data() + t * n_embd, n, n_embd),
+                           read(qkv, total, 3 * n_embd).slice(t, n), cache.layer,
+                           {n, slot.data() + t, pos.data() + t}, n_head, true);
+      }
+      if (whole.empty()) whole = out;
+      EXPECT_EQ(0, std::memcmp(whole.data(), out.data(), out.size() * 4))
+          << dtype_name(type) << " in pieces of " << piece;
+    }
+  }
+}
+
+// Rows of three sequences, interleaved in one call, get what each gets alone; other slots stay
+// untouched.
+TEST_P(Attention, SlotsMayBeMixedInOneCall) {
+  const int64_t n_head = 2, n_embd = 32, steps = 40;
+  const Floats qkv = normal(3 * steps * 3 * n_embd, 23);
+  Cache mixed(DType::F16, 4, steps, n_embd), alone(DType::F16, 4, steps, n_embd);
+  std::vector<int32_t> slot, pos;
+  for (int32_t t = 0; t < steps; ++t)
+    for (int32_t s = 0; s < 3; ++s) slot.push_back(s + (s == 2)), pos.push_back(t);
+  const int64_t rows = 3 * steps;
+  Floats out(static_cast<size_t>(rows * n_embd)), one(static_cast<size_t>(n_embd));
+  backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), mixed.layer,
+                     {rows, slot.data(), pos.data()}, n_head, true);
+  for (int64_t t = 0; t < rows; ++t) {
+    backend->attention(view(one.data(), 1, n_embd), read(qkv, rows, 3 * n_embd).slice(t, 1),
+                       alone.layer, {1, slot.data() + t, pos.data() + t}, n_head, true);
+    ASSERT_EQ(0, std::memcmp(one.data(), out.data() + t * n_embd, one.size() * 4)) << "row " << t;
+  }
+  EXPECT_EQ(mixed.k, alone.k);
+  for (int64_t i = 0; i < n_embd; ++i) EXPECT_EQ(mixed.value(mixed.k, 2, 0, i), 0);
+}
+
+TEST_P(Attention, BitsDoNotDependOnThreads) {
+  const int64_t n_head = 3, n_embd = 3 * 16, rows = 150;
+  const Floats qkv = normal(rows * 3 * n_embd, 24);
+  const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
+  std::vector<int32_t> pos;
+  for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
+  for (const bool causal : {true, false}) {
+    Floats first;
+    for (const int threads : {1, 2, 3, 8}) {
+      Cache cache(DType::F16, 1, rows, n_embd);
+      Floats out(static_cast<size_t>(rows * n_embd));
+      with_threads(threads)->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
+                                       cache.layer, {rows, slot.data(), pos.data()}, n_head,
+                                       causal);
+      if (first.empty()) first = out;
+      EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
+    }
+  }
+}
+
+// Large scores must not overflow: the maximum is subtracted first.
+TEST_P(Attention, LargeScoresPickTheLargest) {
+  const int64_t n_embd = 8;
+  Cache cache(DType::F32, 1, 3, n_embd);
+  Floats qkv(static_cast<size_t>(3 * 3 * n_embd)), out(static_cast<size_t>(3 * n_embd));
+  for (int64_t t = 0; t < 3; ++t) {
+    qkv[static_cast<size_t>(t * 3 * n_embd)] = 1000;                                    // q
+    qkv[static_cast<size_t>(t * 3 * n_embd + n_embd)] = t == 1 ? 1000.0f : -1000.0f;    // k
+    qkv[static_cast<size_t>(t * 3 * n_embd + 2 * n_embd)] = static_cast<float>(t + 1);  // v
+  }
+  const int32_t slot[3] = {0, 0, 0}, pos[3] = {0, 1, 2};
+  backend->attention(view(out.data(), 3, n_embd), read(qkv, 3, 3 * n_embd), cache.layer,
+                     {3, slot, pos}, 1, true);
+  EXPECT_EQ(out[0], 1.0f);
+  EXPECT_EQ(out[static_cast<size_t>(n_embd)], 2.0f);
+  EXPECT_EQ(out[static_cast<size_t>(2 * n_embd)], 2.0f);
+}
+
+// Halves of the cache: ties to even, subnormals, the largest.
+TEST_P(Attention, CacheRoundsToNearestEven) {
+  const Floats values = {1.0f,         1.00048828125f,  1.00146484375f, -1.0009765625f,
+                         65504.0f,     1e-7f,           0x1p-24f,       0x1.8p-24f,
+                         0x1p-25f,     0x1.000002p-25f, 0.0f,           -0.0f,
+                         0x1.ff8p-15f, 0x1.ffcp-15f,    65519.0f,       3.14159f};
+  const Floats expected = {1.0f,         1.0f,     1.001953125f, -1.0009765625f, 65504.0f, 0x1p-23f,
+                           0x1p-24f,     0x1p-23f, 0.0f,         0x1p-24f,       0.0f,     -0.0f,
+                           0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
+  const int64_t n = static_cast<int64_t>(values.size());
+  Cache cache(DType::F16, 1, 1, n);
+  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
+  std::copy(values.begin(), values.end(), qkv.begin() + n);
+  const int32_t zero = 0;
+  backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), cache.layer, {1, &zero, &zero}, 1,
+                     true);
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ(cache.value(cache.k, 0, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
+        << values[static_cast<size_t>(i)];
+}
+
+TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {
+  const auto backend = make_cpu_backend(1);
+  Cache cache(DType::F32, 1, 2, 4);
+  Floats qkv(12), out(4);
+  const int32_t slot = 0, pos = 2;
+  try {
+    backend->attention(view(out.data(), 1, 4), read(qkv, 1, 12), cache.layer, {1, &slot, &pos}, 1,
+                       true);
+    FAIL() << "wrote position 2 of 2";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Internal);
+  }
+}
+
+}  // namespace
+}  // namespace barkrt

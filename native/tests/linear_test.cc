@@ -1,0 +1,151 @@
+// linear_test.cc: matrix products of every weight type against double precision.
+#include <algorithm>
+
+#include "error.h"
+#include "reference.h"
+
+namespace barkrt {
+namespace {
+
+using namespace reference;
+
+class Linear : public EveryInstructionSet {};
+BARKRT_EVERY_INSTRUCTION_SET(Linear);
+
+struct Shape {
+  int64_t t, k, n;
+};
+
+void expect_product(Backend& backend, const Shape& s, DType type) {
+  SCOPED_TRACE(std::string(dtype_name(type)) + " T=" + std::to_string(s.t) +
+               " K=" + std::to_string(s.k) + " N=" + std::to_string(s.n));
+  const Weights w(type, s.n, s.k, 1);
+  const Floats x = normal(s.t * s.k, 2), bias = normal(s.n, 3), add = normal(s.t * s.n, 4);
+  Floats out(add.size(), NAN);
+  backend.linear(view(out.data(), s.t, s.n), read(x, s.t, s.k), w.matrix, bias.data(),
+                 read(add, s.t, s.n));
+  for (int64_t t = 0; t < s.t; ++t)
+    for (int64_t n = 0; n < s.n; ++n) {
+      Sum sum;
+      for (int64_t k = 0; k < s.k; ++k)
+        sum.add(static_cast<double>(x[static_cast<size_t>(t * s.k + k)]) *
+                w.values[static_cast<size_t>(n * s.k + k)]);
+      sum.add(static_cast<double>(bias[static_cast<size_t>(n)]));
+      sum.add(static_cast<double>(add[static_cast<size_t>(t * s.n + n)]));
+      ASSERT_NEAR(out[static_cast<size_t>(t * s.n + n)], sum.value, dot_bound(sum, s.k))
+          << "row " << t << " output " << n;
+    }
+}
+
+TEST_P(Linear, EqualsDoublePrecisionAtOddSizes) {
+  for (const DType type : weight_types())
+    for (const Shape& s : {Shape{1, 1, 1}, Shape{1, 7, 33}, Shape{2, 33, 7}, Shape{3, 16, 5},
+                           Shape{4, 31, 6}, Shape{5, 64, 70}, Shape{7, 1, 3}, Shape{33, 100, 9},
+                           Shape{100, 48, 66}, Shape{97, 17, 1}})
+      expect_product(*backend, s, type);
+}
+
+TEST_P(Linear, EqualsDoublePrecisionAcrossChunksOfK) {
+  for (const DType type : weight_types())
+    for (const Shape& s : {Shape{1, 1023, 5}, Shape{1, 1024, 5}, Shape{5, 1025, 6},
+                           Shape{6, 3072, 9}, Shape{1, 2055, 130}})
+      expect_product(*backend, s, type);
+}
+
+// T rows at once, in any company, give each row the bits it gets alone.
+TEST_P(Linear, RowBitsDoNotDependOnNeighbours) {
+  const int64_t k = 1100, n = 37, most = 101;
+  const Floats x = normal(most * k, 5), bias = normal(n, 6);
+  for (const DType type : weight_types()) {
+    const Weights w(type, n, k, 7);
+    Floats whole(static_cast<size_t>(most * n));
+    backend->linear(view(whole.data(), most, n), read(x, most, k), w.matrix, bias.data(), {});
+    for (const int64_t count : {1, 2, 3, 4, 5, 50}) {
+      Floats part(static_cast<size_t>(count * n));
+      for (int64_t first = 0; first + count <= most; first += count) {
+        backend->linear(view(part.data(), count, n), read(x, most, k).slice(first, count), w.matrix,
+                        bias.data(), {});
+        ASSERT_EQ(0, std::memcmp(part.data(), whole.data() + first * n, part.size() * 4))
+            << dtype_name(type) << " rows " << first << " +" << count;
+      }
+    }
+  }
+}
+
+TEST_P(Linear, BitsDoNotDependOnThreads) {
+  for (const Shape& s : {Shape{1, 300, 1000}, Shape{200, 96, 150}}) {
+    const Weights w(DType::F16, s.n, s.k, 8);
+    const Floats x = normal(s.t * s.k, 9);
+    Floats first;
+    for (const int threads : {1, 2, 3, 8}) {
+      Floats out(static_cast<size_t>(s.t * s.n));
+      with_threads(threads)->linear(view(out.data(), s.t, s.n), read(x, s.t, s.k), w.matrix,
+                                    nullptr, {});
+      if (first.empty()) first = out;
+      EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
+    }
+  }
+}
+
+// A slice of a head's rows gives the same bits as the whole head.
+TEST_P(Linear, OutputBitsDoNotDependOnOtherOutputs) {
+  const int64_t k = 77, n = 50;
+  for (const DType type : weight_types()) {
+    const Weights w(type, n, k, 10);
+    const Floats x = normal(k, 11);
+    Floats whole(static_cast<size_t>(n)), part(20);
+    backend->linear(view(whole.data(), 1, n), read(x, 1, k), w.matrix, nullptr, {});
+    backend->linear(view(part.data(), 1, 20), read(x, 1, k), w.matrix.slice(13, 20), nullptr, {});
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + 13)) << dtype_name(type);
+  }
+}
+
+TEST_P(Linear, AddMayBeTheOutput) {
+  const int64_t t = 9, k = 40, n = 12;
+  const Weights w(DType::F32, n, k, 12);
+  const Floats x = normal(t * k, 13), residual = normal(t * n, 14);
+  Floats apart(residual.size()), in_place = residual;
+  backend->linear(view(apart.data(), t, n), read(x, t, k), w.matrix, nullptr, read(residual, t, n));
+  const View y = view(in_place.data(), t, n);
+  backend->linear(y, read(x, t, k), w.matrix, nullptr, y);
+  EXPECT_EQ(apart, in_place);
+}
+
+// A stride below the width overlaps the rows, one above leaves gaps; both read what they should.
+TEST_P(Linear, RowsMayOverlapOrHaveGaps) {
+  const int64_t t = 20, k = 24, n = 5;
+  const Weights w(DType::F32, n, k, 15);
+  for (const int64_t stride : {int64_t{1}, int64_t{8}, int64_t{40}}) {
+    const Floats x = normal(t * 40, 16);
+    Floats packed, a(static_cast<size_t>(t * n)), b(static_cast<size_t>(t * (n + 3)), -1.0f);
+    for (int64_t r = 0; r < t; ++r)
+      packed.insert(packed.end(), x.begin() + r * stride, x.begin() + r * stride + k);
+    backend->linear(view(a.data(), t, n), read(packed, t, k), w.matrix, nullptr, {});
+    backend->linear({b.data(), t, n, n + 3}, {x.data(), t, k, stride}, w.matrix, nullptr, {});
+    for (int64_t r = 0; r < t; ++r) {
+      EXPECT_TRUE(std::equal(a.begin() + r * n, a.begin() + (r + 1) * n, b.begin() + r * (n + 3)));
+      EXPECT_EQ(b[static_cast<size_t>(r * (n + 3) + n)], -1.0f) << "wrote into the gap";
+    }
+  }
+}
+
+TEST_P(Linear, NoRowsIsNoWork) {
+  const Weights w(DType::F32, 3, 4, 17);
+  backend->linear(view(static_cast<float*>(nullptr), 0, 3),
+                  view(static_cast<const float*>(nullptr), 0, 4), w.matrix, nullptr, {});
+}
+
+TEST(LinearChecks, MismatchedShapesAreInternalErrors) {
+  const auto backend = make_cpu_backend(1);
+  const Weights w(DType::F32, 3, 4, 18);
+  Floats x(8), out(8);
+  try {
+    backend->linear(view(out.data(), 1, 3), read(x, 1, 5), w.matrix, nullptr, {});
+    FAIL() << "accepted 5 columns for 4";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Internal);
+  }
+}
+
+}  // namespace
+}  // namespace barkrt

@@ -1,0 +1,127 @@
+// parallel_test.cc: loops over threads: coverage, several callers, exceptions.
+#include "cpu/parallel.h"
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+namespace barkrt {
+namespace {
+
+TEST(ThreadPool, EveryIndexIsVisitedOnce) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 7, 100, 1000})
+      for (const int64_t grain : {1, 3, 64, 5000}) {
+        std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
+        pool.parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+          EXPECT_TRUE(begin < end && end <= n && end - begin <= grain && begin % grain == 0);
+          for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+        });
+        for (const std::atomic<int>& count : visits) ASSERT_EQ(count.load(), 1);
+      }
+  }
+}
+
+TEST(ThreadPool, CountsTheCallerAsAThread) {
+  EXPECT_EQ(ThreadPool(1).n_threads(), 1);
+  EXPECT_EQ(ThreadPool(4).n_threads(), 4);
+}
+
+// All threads of the pool meet inside one loop: nobody stays idle while pieces wait.
+TEST(ThreadPool, AllThreadsTakePart) {
+  constexpr int kThreads = 4;
+  ThreadPool pool(kThreads);
+  std::mutex mutex;
+  std::condition_variable met;
+  int inside = 0;
+  pool.parallel_for(kThreads, 1, [&](int64_t, int64_t) {
+    std::unique_lock<std::mutex> lock(mutex);
+    ++inside;
+    met.notify_all();
+    met.wait(lock, [&] { return inside == kThreads; });
+  });
+  EXPECT_EQ(inside, kThreads);
+}
+
+TEST(ThreadPool, SeveralCallersRunTheirOwnLoops) {
+  ThreadPool pool(3);
+  std::vector<std::thread> callers;
+  std::vector<int64_t> sums(6);
+  for (size_t c = 0; c < sums.size(); ++c)
+    callers.emplace_back([&, c] {
+      for (int round = 0; round < 200; ++round) {
+        std::atomic<int64_t> sum{0};
+        pool.parallel_for(50, 1 + static_cast<int64_t>(c), [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) sum += i;
+        });
+        sums[c] += sum;
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  for (const int64_t sum : sums) EXPECT_EQ(sum, 200 * 1225);
+}
+
+// While every thread of the pool is stuck in one caller's loop, another caller gets through its
+// own: it works on it itself.
+TEST(ThreadPool, CallerNeverWaitsForBusyWorkers) {
+  ThreadPool pool(2);
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool blocked = false, finished = false;
+  std::thread first([&] {
+    pool.parallel_for(2, 1, [&](int64_t, int64_t) {
+      std::unique_lock<std::mutex> lock(mutex);
+      blocked = true;
+      changed.notify_all();
+      changed.wait(lock, [&] { return finished; });
+    });
+  });
+  {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait(lock, [&] { return blocked; });
+  }
+  std::atomic<int> shared{0};
+  pool.parallel_for(10, 1, [&](int64_t, int64_t) { ++shared; });
+  EXPECT_EQ(shared, 10);
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    finished = true;
+  }
+  changed.notify_all();
+  first.join();
+}
+
+TEST(ThreadPool, LoopsMayBeNested) {
+  ThreadPool pool(3);
+  std::atomic<int> visits{0};
+  pool.parallel_for(8, 1, [&](int64_t, int64_t) {
+    pool.parallel_for(8, 1, [&](int64_t, int64_t) { ++visits; });
+  });
+  EXPECT_EQ(visits, 64);
+}
+
+TEST(ThreadPool, FirstExceptionReachesTheCallerAndThePoolGoesOn) {
+  for (const int threads : {1, 2, 8}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 50; ++round) {
+      try {
+        pool.parallel_for(100, 1, [&](int64_t begin, int64_t) {
+          if (begin == 3 || begin == 40) throw std::runtime_error("piece");
+        });
+        FAIL() << "no exception";
+      } catch (const std::runtime_error& e) {
+        EXPECT_STREQ(e.what(), "piece");
+      }
+      std::atomic<int> visits{0};
+      pool.parallel_for(20, 1, [&](int64_t, int64_t) { ++visits; });
+      ASSERT_EQ(visits, 20);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace barkrt

@@ -1,0 +1,125 @@
+// reference.h: the ops once more, in double precision and in the plainest form, and what the op
+// tests share: backends of every instruction set, weights of every type, random numbers.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_backend.h"
+
+namespace barkrt::reference {
+
+// Unit roundoff of float: one operation's relative error.
+constexpr double kRoundoff = 0x1p-24;
+
+using Floats = std::vector<float>;
+using Doubles = std::vector<double>;
+
+inline Floats normal(int64_t n, uint32_t seed) {
+  std::mt19937 bits(seed);
+  std::normal_distribution<float> distribution;
+  Floats values(static_cast<size_t>(n));
+  for (float& v : values) v = distribution(bits);
+  return values;
+}
+
+inline ConstView read(const Floats& v, int64_t rows, int64_t cols) {
+  return view(v.data(), rows, cols);
+}
+
+// The values of half-precision formats from their definitions.
+inline double f16_value(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+inline double bf16_value(uint16_t bits) {
+  const uint32_t wide = static_cast<uint32_t>(bits) << 16;
+  float f;
+  std::memcpy(&f, &wide, 4);
+  return static_cast<double>(f);
+}
+
+// A matrix of random values in any storage type, and the same values as doubles.
+struct Weights {
+  Weights(DType type, int64_t rows, int64_t cols, uint32_t seed)
+      : values(Doubles(static_cast<size_t>(rows * cols))) {
+    std::mt19937 bits(seed);
+    std::normal_distribution<float> distribution;
+    data.resize(static_cast<size_t>(rows * cols * dtype_bytes(type)));
+    for (int64_t r = 0; r < rows; ++r) scale.push_back(0.01f + 0.001f * static_cast<float>(r % 7));
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      double& value = values[static_cast<size_t>(i)];
+      std::byte* to = data.data() + i * dtype_bytes(type);
+      if (type == DType::F32) {
+        const float f = distribution(bits);
+        value = static_cast<double>(f);
+        std::memcpy(to, &f, 4);
+      } else if (type == DType::I8) {
+        const auto q = static_cast<int8_t>(static_cast<int>(bits() % 255) - 127);
+        value = q * static_cast<double>(scale[static_cast<size_t>(i / cols)]);
+        std::memcpy(to, &q, 1);
+      } else if (type == DType::F16) {  // subnormals too; below 2
+        const auto h = static_cast<uint16_t>((bits() & 0x8000) | bits() % 0x4000);
+        value = f16_value(h);
+        std::memcpy(to, &h, 2);
+      } else {  // from 2^-7 to 2
+        const auto h = static_cast<uint16_t>((bits() & 0x8000) | (0x3c00 + bits() % 0x400));
+        value = bf16_value(h);
+        std::memcpy(to, &h, 2);
+      }
+    }
+    matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
+  }
+  Weights(const Weights&) = delete;
+
+  std::vector<std::byte> data;
+  Floats scale;
+  Doubles values;
+  Matrix matrix;
+};
+
+inline const std::vector<DType>& weight_types() {
+  static const std::vector<DType> types = {DType::F32, DType::F16, DType::BF16, DType::I8};
+  return types;
+}
+
+// Exact sum and the sum of magnitudes, which scales rounding errors.
+struct Sum {
+  double value = 0, magnitude = 0;
+  void add(double term) { value += term, magnitude += std::fabs(term); }
+};
+
+// What float summation of n products in lanes of at least four, in chunks of 1024, may lose: each
+// addition and each product rounds once, relative to at most the sum of magnitudes.
+inline double dot_bound(const Sum& sum, int64_t n) {
+  const double chunk = static_cast<double>(std::min<int64_t>(n, 1024)) / 4;
+  return (chunk + static_cast<double>(n) / 1024 + 16) * kRoundoff * sum.magnitude;
+}
+
+// A test of every instruction set this build has; the ones this processor lacks are skipped.
+class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    bool usable = false;
+    for (const std::string& name : cpu_instruction_sets()) usable |= name == GetParam();
+    if (!usable) GTEST_SKIP() << "this processor cannot run " << GetParam();
+    backend = with_threads(2);
+  }
+  static std::unique_ptr<Backend> with_threads(int n) { return make_cpu_backend(n, GetParam()); }
+
+  std::unique_ptr<Backend> backend;
+};
+
+}  // namespace barkrt::reference
+
+#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                            \
+  INSTANTIATE_TEST_SUITE_P(Cpu, suite, ::testing::Values("generic", "avx2", "avx512"), \
+                           [](const auto& instance) { return std::string(instance.param); })
