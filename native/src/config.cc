@@ -18,6 +18,7 @@ constexpr int64_t kMaxLength = 1 << 20;
 constexpr int64_t kMaxWidth = 1 << 16;
 constexpr int64_t kMaxKernel = 64;
 constexpr int64_t kMaxDilation = 4096;
+constexpr double kMaxTokens = 1 << 26;
 
 // Reads the keys below one prefix.
 class Section {
@@ -175,6 +176,12 @@ void check_coarse(const Config& config) {
   require(end <= c.gpt.n_vocab_out,
           "bark.coarse: %lld codebooks of %lld codes end at %lld, past n_vocab_out %lld",
           ll(c.n_codebook), ll(config.codebook_size), ll(end), ll(c.gpt.n_vocab_out));
+  // What bounds the length of a clip.
+  const double n_tokens = static_cast<double>(config.semantic.max_tokens()) * c.rate_hz /
+                          config.semantic.rate_hz * static_cast<double>(c.n_codebook);
+  require(n_tokens <= kMaxTokens,
+          "bark.coarse.rate_hz %g over bark.semantic.rate_hz %g makes a clip of %g tokens",
+          c.rate_hz, config.semantic.rate_hz, n_tokens);
   require(c.gpt.n_vocab_out <= c.gpt.n_vocab_in,
           "bark.coarse: n_vocab_out %lld is more than n_vocab_in %lld", ll(c.gpt.n_vocab_out),
           ll(c.gpt.n_vocab_in));

@@ -279,21 +279,23 @@ FoldedConv folded_conv(const std::string& hf_prefix, int64_t dim0, int64_t dim1,
   return f;
 }
 
-GgufWriter synthetic_writer(const Config& c, const SyntheticOptions& options) {
+GgufWriter synthetic_metadata(const Config& c, const std::vector<std::string>& voice_names) {
   GgufWriter w;
   w.string("general.architecture", "bark").string("general.name", c.name);
   w.u32("bark.format_version", 1).boolean("bark.trained", c.trained);
   w.string("bark.converter", "test").string("bark.source.format", "untrained");
   w.strings("bark.source.files", {}).strings("bark.source.sha256", {});
-  w.u32("bark.codebook_size", u32(c.codebook_size));
+  w.u32("bark.codebook_size", u32(c.codebook_size)).strings("bark.voices", voice_names);
   add_semantic_metadata(w, c.semantic);
   add_coarse_metadata(w, c.coarse);
   add_fine_metadata(w, c.fine);
   add_codec_metadata(w, c.codec);
   add_tokenizer(w);
-  std::vector<std::string> names;
+  return w;
+}
+
+void add_synthetic_tensors(GgufWriter& w, const Config& c, const SyntheticOptions& options) {
   for (const auto& [name, voice] : options.voices) {
-    names.push_back(name);
     w.tensor("voice." + name + ".semantic", {static_cast<int64_t>(voice.semantic.size())},
              voice.semantic);
     w.tensor("voice." + name + ".coarse", {voice.coarse.n_codebook, voice.coarse.n_frames},
@@ -301,9 +303,15 @@ GgufWriter synthetic_writer(const Config& c, const SyntheticOptions& options) {
     w.tensor("voice." + name + ".fine", {voice.fine.n_codebook, voice.fine.n_frames},
              voice.fine.ids);
   }
-  w.strings("bark.voices", names);
   add_gpts(w, c, options.matrices);
   add_codec(w, c.codec);
+}
+
+GgufWriter synthetic_writer(const Config& c, const SyntheticOptions& options) {
+  std::vector<std::string> names;
+  for (const auto& [name, voice] : options.voices) names.push_back(name);
+  GgufWriter w = synthetic_metadata(c, names);
+  add_synthetic_tensors(w, c, options);
   return w;
 }
 

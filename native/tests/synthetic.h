@@ -33,7 +33,11 @@ struct SyntheticOptions {
   std::vector<std::pair<std::string, Voice>> voices;
 };
 
-// The file, to be built or damaged first.
+// The file's metadata and tensors, apart and together, to be built or damaged first.
+GgufWriter synthetic_metadata(const Config& config,
+                              const std::vector<std::string>& voice_names = {});
+void add_synthetic_tensors(GgufWriter& writer, const Config& config,
+                           const SyntheticOptions& options);
 GgufWriter synthetic_writer(const Config& config, const SyntheticOptions& options = {});
 
 // A loaded model and the image it uses in place.
