@@ -4,6 +4,7 @@ package main
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the HTTP API."`
 	Synth   synthCommand   `cmd:"" help:"Speak a text into a file, without a server."`
+	Pull    pullCommand    `cmd:"" help:"Fetch a model from a Hugging Face hub and convert it."`
 	Convert convertCommand `cmd:"" help:"Convert a checkpoint folder to one GGUF file."`
 	Models  modelsCommand  `cmd:"" help:"List the models on this machine."`
 	Voices  voicesCommand  `cmd:"" help:"List the voices of a model."`

@@ -19,30 +19,40 @@ type convertCommand struct {
 }
 
 // Run converts with a progress bar on stderr.
-func (c *convertCommand) Run(ctx context.Context, io stdio, env environ) error {
-	update, done := progressOn(io.err, env)
+func (c *convertCommand) Run(ctx context.Context, io stdio) error {
+	show := showProgress(io.err, true)
 	report, err := convert.Convert(ctx, convert.Options{
 		Source: c.Source, Out: c.Output, Type: convert.Type(c.Type), Name: c.Name,
-		Progress: func(done, total int64) { update("convert", done, total, "") },
+		Progress: func(done, total int64) { show.update(models.StepConvert, done, total, "") },
 	})
-	done()
+	show.done()
 	if err != nil {
 		return err
 	}
 	for _, remark := range report.Remarks {
 		fmt.Fprintln(io.err, "note: "+remark)
 	}
-	fmt.Fprintf(io.out, "%s: %d tensors, %s, %s, %d voices\n", report.Out, report.Tensors, report.Type, megabytes(report.Bytes), len(report.Voices))
-	return nil
+	_, err = fmt.Fprintf(io.out, "%s: %d tensors, %s, %s, %d voices\n", report.Out, report.Tensors, report.Type, megabytes(report.Bytes), len(report.Voices))
+	return err
 }
 
-// progressOn shows a long operation on w if it is a file. done must be called at the end, failed or not.
-func progressOn(w io.Writer, env environ) (update models.ProgressFunc, done func()) {
+// progress shows a long operation. done is to be called at its end, failed or not.
+type progress struct {
+	update models.ProgressFunc
+	line   func(string)
+	done   func()
+}
+
+// showProgress draws bars if w is a terminal; what is no file at all gets the lines alone.
+func showProgress(w io.Writer, bars bool) progress {
 	file, ok := w.(*os.File)
 	if !ok {
-		return func(string, int64, int64, string) {}, func() {}
+		return progress{
+			update: func(string, int64, int64, string) {},
+			line:   func(line string) { fmt.Fprintln(w, line) },
+			done:   func() {},
+		}
 	}
-	quiet := map[string]bool{"1": true, "true": true, "yes": true, "on": true}[env.get("HF_HUB_DISABLE_PROGRESS_BARS")]
-	p := models.NewProgress(file, !quiet)
-	return p.Update, p.Close
+	p := models.NewProgress(file, bars)
+	return progress{update: p.Update, line: p.Log, done: p.Close}
 }

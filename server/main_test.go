@@ -61,18 +61,19 @@ var simulated = map[string]string{"BARKD_BACKEND": "mock", "MOCK_TIME_SCALE": "0
 
 func TestUsageErrorsExitWith2AndOneSentence(t *testing.T) {
 	for name, args := range map[string][]string{
-		"no such command": {"sing"},
-		"no such flag":    {"models", "--nope"},
-		"no text":         {"synth", "-o", "x.wav"},
-		"no output":       {"synth", "--text", "a"},
-		"bad seed":        {"synth", "--text", "a", "-o", "x.wav", "--seed", "-1"},
-		"bad rules":       {"synth", "--text", "a", "-o", "x.wav", "--rules", "both"},
-		"bad kv":          {"synth", "--text", "a", "-o", "x.wav", "--kv", "q4"},
-		"bad tokens":      {"synth", "--text", "a", "-o", "x.wav", "--max-tokens", "-3"},
-		"greedy and hot":  {"synth", "--text", "a", "-o", "x.wav", "--greedy", "--temperature-fine", "1"},
-		"bad type":        {"convert", "x", "-o", "x.gguf", "--type", "q3"},
-		"bad threads":     {"devices", "--threads", "many"},
-		"bad backend":     {"models", "--backend", "cloud"},
+		"no such command":  {"sing"},
+		"no such flag":     {"models", "--nope"},
+		"no text":          {"synth", "-o", "x.wav"},
+		"no output":        {"synth", "--text", "a"},
+		"bad seed":         {"synth", "--text", "a", "-o", "x.wav", "--seed", "-1"},
+		"bad rules":        {"synth", "--text", "a", "-o", "x.wav", "--rules", "both"},
+		"bad kv":           {"synth", "--text", "a", "-o", "x.wav", "--kv", "q4"},
+		"bad tokens":       {"synth", "--text", "a", "-o", "x.wav", "--max-tokens", "-3"},
+		"text like a flag": {"synth", "--text", "-5 degrees", "-o", "x.wav"}, // kong says to write --text=
+		"greedy and hot":   {"synth", "--text", "a", "-o", "x.wav", "--greedy", "--temperature-fine", "1"},
+		"bad type":         {"convert", "x", "-o", "x.gguf", "--type", "q3"},
+		"bad threads":      {"devices", "--threads", "many"},
+		"bad backend":      {"models", "--backend", "cloud"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := barkd(t, nil, "", args...)
@@ -151,6 +152,11 @@ func TestSavedVoiceSpeaksAgain(t *testing.T) {
 		got = barkd(t, simulated, "", "synth", "--model", "suno/bark", "--text", "Hello.", "-o", out, "--voice", name)
 		assert.Zero(t, got.code, got.err)
 	}
+}
+
+func TestTextMayBeginWithAMinus(t *testing.T) {
+	got := barkd(t, simulated, "", "synth", "--model", "suno/bark", "--text=-5 degrees", "-o", "-")
+	assert.Zero(t, got.code, got.err)
 }
 
 func TestLongTextIsCutExceptByHFRules(t *testing.T) {
