@@ -76,7 +76,7 @@ def attempt(folder: Path, k: shapes.Knobs) -> tuple:
             return None, f"{case.name}: margin {run['margins'].min():.1e}"
         runs.append((case, run | {"noise": np.abs(run["audio"] - exact["audio"]).max()}))
     ended = [run["ended"] for _, run in runs]
-    if all(ended) or not any(ended):
+    if all(ended) or (not any(ended) and not k.used_rows):  # of many tokens the end token is rarely the best
         return None, "no mix of ended and full sequences"
     return runs, None
 
