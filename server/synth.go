@@ -21,7 +21,7 @@ import (
 )
 
 // maxTextBytes bounds what --text - reads.
-const maxTextBytes = 16 << 20
+const maxTextBytes = 1 << 20
 
 // synthCommand is `barkd synth`.
 type synthCommand struct {

@@ -16,6 +16,7 @@ const (
 	usableShare       = 0.85
 	shortPieceSeconds = 3.0
 	minLimitSeconds   = 5.0 // a model with a tiny context is not asked to say words one by one
+	fullShare         = 0.9 // of a piece's capacity is aimed at: words are no grains of sand
 )
 
 // Pieces cuts text into pieces of at most the model's text tokens and about as much speech as it can make in one go.
@@ -146,7 +147,7 @@ func (s *splitter) divide(text string, level int) ([]string, error) {
 	if err != nil || share <= 1 || level == len(cuts) { // of one code point there is nothing left to cut
 		return []string{text}, err
 	}
-	groups := even(cuts[level](text), int(math.Ceil(share)))
+	groups := even(cuts[level](text), int(math.Ceil(share/fullShare)))
 	if len(groups) < 2 {
 		return s.divide(text, level+1)
 	}

@@ -71,6 +71,12 @@ func TestLongSentenceIsCutAtClausesThenWordsThenGraphemes(t *testing.T) {
 	}
 }
 
+func TestWordsFillThePiecesTheyNeed(t *testing.T) {
+	text := strings.Repeat("hello world ", 2000)
+	got := pieces(t, text)
+	assert.Less(t, float64(len(got)), 1.2*speech.SpokenSeconds(text)/13)
+}
+
 func TestThousandsSeparatorIsNoClause(t *testing.T) {
 	for _, p := range pieces(t, strings.Repeat("it costs 1,000,000 and 2:30 more than the other one ", 12)) {
 		assert.NotRegexp(t, `[,:]$`, p)
