@@ -373,34 +373,3 @@ func TestShardsAreRead(t *testing.T) {
 	write(t, dir, map[string][]byte{"model.safetensors.index.json": []byte(`{"weight_map": {"x": "../../secret"}}`)})
 	assert.ErrorContains(t, fails(t, dir, Source), "plain file name")
 }
-
-func TestWeightNormIsFoundUnderEverySpelling(t *testing.T) {
-	old := hfWeights(small())
-	renamed, plain := make(weightsMap), make(weightsMap)
-	a, _ := run(t, hfFolder(t, old), Source)
-	for name, w := range old {
-		n := strings.Replace(name, ".weight_g", ".parametrizations.weight.original0", 1)
-		renamed[strings.Replace(n, ".weight_v", ".parametrizations.weight.original1", 1)] = w
-		if base, ok := strings.CutSuffix(name, ".weight_v"); ok {
-			g := old[base+".weight_g"].values
-			v := append([]float32(nil), w.values...)
-			n := len(v) / len(g)
-			for i := range v {
-				norm := 0.0
-				for _, x := range w.values[i/n*n : i/n*n+n] {
-					norm = math.Hypot(norm, float64(x))
-				}
-				v[i] = float32(float64(v[i]) * float64(g[i/n]) / norm)
-			}
-			plain[base+".weight"] = weight{w.shape, v}
-		} else if !strings.HasSuffix(name, ".weight_g") {
-			plain[name] = w
-		}
-	}
-	for _, m := range []weightsMap{renamed, plain} {
-		b, _ := run(t, hfFolder(t, m), Source)
-		for _, name := range []string{"codec.conv_in.weight", "codec.up.0.convtr.weight", "codec.up.1.res.0.conv1.weight", "codec.conv_out.weight"} {
-			assert.InDeltaSlice(t, floats(t, a, name), floats(t, b, name), 1e-6, name)
-		}
-	}
-}

@@ -2,7 +2,9 @@ package gguf
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -205,4 +207,17 @@ func FuzzGGUF(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestDigestsAreOfTheBytes(t *testing.T) {
+	image, data := sample(t)
+	f, err := Read(bytes.NewReader(image), int64(len(image)))
+	require.NoError(t, err)
+	whole, err := f.SHA256()
+	require.NoError(t, err)
+	assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(image)), whole)
+	b, _ := f.Find("b")
+	one, err := f.TensorSHA256(b)
+	require.NoError(t, err)
+	assert.Equal(t, fmt.Sprintf("%x", sha256.Sum256(data["b"])), one)
 }

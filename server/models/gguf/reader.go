@@ -2,9 +2,7 @@ package gguf
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -98,24 +96,6 @@ func (f *File) Find(name string) (Tensor, bool) {
 // Data returns the bytes of one of the file's tensors.
 func (f *File) Data(t Tensor) *io.SectionReader {
 	return io.NewSectionReader(f.data, t.Offset, t.Bytes)
-}
-
-// SHA256 returns the digest of the whole file in hexadecimal.
-func (f *File) SHA256() (string, error) {
-	return digest(io.NewSectionReader(f.data, 0, f.Size))
-}
-
-// TensorSHA256 returns the digest of a tensor's bytes in hexadecimal.
-func (f *File) TensorSHA256(t Tensor) (string, error) {
-	return digest(f.Data(t))
-}
-
-func digest(r io.Reader) (string, error) {
-	h := sha256.New()
-	if _, err := io.CopyBuffer(h, r, make([]byte, 1<<20)); err != nil {
-		return "", fmt.Errorf("digest: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // decoder reads the header. The first failed read sticks in err, and every later read returns zero.
