@@ -60,7 +60,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 		Speaker:   speech.NewService(poolModels{pool}, speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting), log),
 		Catalogue: b.catalogue,
 		Cache:     &poolCache{pool: pool, memory: memwatch.New(), thresholdGB: cfg.thresholdGB, log: log},
-		Log:       log, Version: version, Backend: b.name,
+		Log:       log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
 	})
 	warm, stopWarming := context.WithCancel(ctx)
 	var background sync.WaitGroup

@@ -72,13 +72,9 @@ func (s *Server) model(c *fiber.Ctx) error {
 	return c.JSON(m.body())
 }
 
-// voices is GET /v1/audio/voices?model=.
+// voices is GET /v1/audio/voices?model=; without a model it is the default one's.
 func (s *Server) voices(c *fiber.Ctx) error {
-	id := string([]byte(c.Query("model")))
-	if id == "" {
-		return badRequest("model", "missing_parameter", "Say whose voices: /v1/audio/voices?model=ID; GET /v1/models lists the ids.")
-	}
-	m, err := s.find(c, id)
+	m, err := s.find(c, strings.Clone(c.Query("model", s.DefaultModel)))
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,8 @@ type Options struct {
 	Log       zerolog.Logger
 	Version   string
 	Backend   string // "native" or "mock"
+	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
+	DefaultModel string
 }
 
 // Server serves the API.

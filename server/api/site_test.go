@@ -119,7 +119,7 @@ func newSite(t *testing.T, voices ...string) *site {
 	log := zerolog.New(s.log)
 	s.Server = api.New(api.Options{
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(1, 1), log),
-		Catalogue: catalogue{s.models}, Cache: s.cache, Log: log, Version: "1.2.3", Backend: "mock",
+		Catalogue: catalogue{s.models}, Cache: s.cache, Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark",
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
