@@ -1,7 +1,7 @@
 """Writes a random Bark checkpoint as a Hugging Face directory, and optionally the same weights as suno's files.
 
 python make_model.py --shape base --out DIR [--seed N] [--dtype f32|f16|bf16]
-    [--format bin|safetensors|save_pretrained] [--vocab vocab.txt] [--suno DIR]
+    [--format bin|legacy|safetensors|save_pretrained|sharded] [--vocab vocab.txt] [--suno DIR]
 """
 
 import argparse
@@ -23,6 +23,11 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 def state_of(k: shapes.Knobs) -> dict:
     """The float32 state dict. No module is ever allocated: the largest shape needs its 4.4 GB once."""
+    if k.init == "default":
+        torch.manual_seed(k.seed)
+        model = BarkModel(BarkConfig(**shapes.config(k)))
+        # One tensor object per storage: tied names are recognised by identity.
+        return {name: t.detach() for name, t in model.state_dict(keep_vars=True).items()}
     with torch.device("meta"):
         model = BarkModel(BarkConfig(**shapes.config(k)))
     named = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
@@ -41,13 +46,13 @@ def rename_weight_norm(state: dict) -> dict:
 
 
 def write_weights(folder: Path, k: shapes.Knobs, state: dict) -> None:
-    if k.format == "save_pretrained":
+    if k.format in ("save_pretrained", "sharded"):
         save_pretrained(folder, k, state)
         return
     if k.weight_norm == "g_v":
         state = rename_weight_norm(state)
-    if k.format == "bin":
-        torch.save(state, folder / "pytorch_model.bin")
+    if k.format in ("bin", "legacy"):
+        torch.save(state, folder / "pytorch_model.bin", _use_new_zipfile_serialization=k.format == "bin")
     else:
         from safetensors.torch import save_file
 
@@ -60,11 +65,12 @@ def save_pretrained(folder: Path, k: shapes.Knobs, state: dict) -> None:
     """Lets transformers itself write config.json and the weights."""
     model = BarkModel(BarkConfig(**shapes.config(k)))
     model.load_state_dict(state)
-    model.to(DTYPES[k.dtype]).save_pretrained(folder)
+    size = {"max_shard_size": "100KB"} if k.format == "sharded" else {}
+    model.to(DTYPES[k.dtype]).save_pretrained(folder, **size)
 
 
 def write_configs(folder: Path, k: shapes.Knobs) -> None:
-    if k.format != "save_pretrained":
+    if k.format not in ("save_pretrained", "sharded"):
         BarkConfig(**shapes.config(k)).save_pretrained(folder)
     text = json.dumps(shapes.generation_config(k), indent=2)
     (folder / "generation_config.json").write_text(text)
@@ -129,7 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--dtype", choices=DTYPES)
-    parser.add_argument("--format", choices=["bin", "safetensors", "save_pretrained"])
+    parser.add_argument("--format", choices=["bin", "legacy", "safetensors", "save_pretrained", "sharded"])
     parser.add_argument("--vocab", type=Path, help="a real vocab.txt instead of a made-up one")
     parser.add_argument("--suno", type=Path, help="also write text.pt, coarse.pt, fine.pt and the codec's .th here")
     args = parser.parse_args()

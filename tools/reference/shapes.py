@@ -41,6 +41,7 @@ class Knobs:
     used_rows: int = 0  # rows of a large table that are not zero; 0: all
     semantic_vocab: int = 60
     spare: int = 4
+    eos_gap: int = 0  # unused ids between the last semantic token and the end token, below `spare`
     codebook: int = 32
     codebook_spare: int = 4
 
@@ -78,7 +79,8 @@ class Knobs:
     # The directory.
     seed: int = 1
     dtype: str = "f32"  # f32, f16, bf16
-    format: str = "bin"  # bin, safetensors, save_pretrained
+    format: str = "bin"  # bin, legacy (torch before 1.6), safetensors, save_pretrained, sharded (the same in pieces)
+    init: str = "varied"  # weights of weights.py, or "default": transformers' own initialisation
     weight_norm: str = "g_v"  # g_v or parametrizations
     tokenizer: str = "both"  # vocab.txt, tokenizer.json, both, or saved: what transformers writes
     lowercase: bool = False
@@ -92,7 +94,7 @@ class Knobs:
 
     @property
     def eos(self) -> int:
-        return self.semantic_vocab
+        return self.semantic_vocab + self.eos_gap
 
     @property
     def text_offset(self) -> int:

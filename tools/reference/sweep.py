@@ -53,11 +53,12 @@ def draw(number: int) -> shapes.Knobs:
     knobs = dict(
         semantic=stack(), coarse=stack(), fine=stack(), tied=r.random() < 0.7,
         pieces=r.choice([150, 220, 400]), semantic_vocab=r.choice([40, 60, 100]), spare=r.choice([4, 5, 9]),
+        eos_gap=r.choice([0, 0, 0, 2]),
         codebook=codebook, codebook_spare=r.choice([1, 2, 7]),
         text_length=r.choice([8, 20, 33, 64]), max_new=r.choice([20, 40, 70]),
         semantic_rate=semantic_rate, coarse_rate=coarse_rate,
         coarse_input=r.choice([9, 20, 33]), window=r.choice([1, 2, 7, 12, 25]),
-        coarse_history=r.choice([12, 31, 48, 90]),
+        coarse_history=r.choice([3, 12, 31, 48, 90]),
         fine_history=fine_history, fine_input=2 * fine_history + r.randint(0, 30), context=r.choice([0, 0, 200]),
         fine_codebooks=fine_codebooks, codes_given=r.choice([1, 1, 1, 2]),
         ratios=tuple(r.choice([1, 2, 3, 4, 5, 8]) for _ in range(r.choice([1, 2, 3, 4]))),
@@ -67,15 +68,19 @@ def draw(number: int) -> shapes.Knobs:
         conv_shortcut=r.random() < 0.6, codec_codebook=r.choice([0, codec_power * 2]),
         quantizers=fine_codebooks + r.choice([0, 1]), sample_rate=r.choice([24000, 16000, 44100]),
         seed=number, dtype=r.choice(["f32", "f32", "f16", "bf16"]),
-        format=r.choice(["bin", "safetensors", "save_pretrained"]), weight_norm=r.choice(["g_v", "parametrizations"]),
+        format=r.choice(["bin", "legacy", "safetensors", "save_pretrained", "sharded"]),
+        weight_norm=r.choice(["g_v", "parametrizations"]),
         tokenizer=r.choice(["both", "vocab", "json", "saved"]), lowercase=r.random() < 0.3,
-        strip_accents=r.choice([None, None, True, False]), sparse_generation=r.random() < 0.3,
+        strip_accents=r.choice([None, None, True, False]), init=r.choice(["varied"] * 5 + ["default"]),
+        sparse_generation=r.random() < 0.3,
     )  # fmt: skip
     voices = {}
     for name in ("one", "two"):
-        n = r.choice([2, 3, 7, 20, 45, 120])
+        n = r.choice([1, 2, 3, 7, 20, 45, 120])
         frames = max(1, int(n * ratio / 2))
-        voices[name] = shapes.Voice(n, frames, frames, r.choice(["npz", "deflated", "npy"]))
+        voices[name] = shapes.Voice(
+            n, frames, r.choice([frames, frames, frames // 2 + 1]), r.choice(["npz", "deflated", "npy"])
+        )
     return shapes.Knobs(voices=voices, **knobs)
 
 
