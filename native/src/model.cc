@@ -67,6 +67,18 @@ class Builder {
   std::unordered_set<std::string_view> used_;
 };
 
+constexpr int32_t kLogWarn = 2;  // barkrt_log_level
+
+// Legal, and harmless for short clips: the run that needs more is refused when it comes.
+void warn_of_short_context(const CoarseConfig& c) {
+  const int64_t most = c.max_input_length + c.max_history + c.window_length;
+  if (most <= c.gpt.block_size) return;
+  log_line(kLogWarn,
+           "the coarse stage's longest window has %lld positions, its context %lld: long clips and "
+           "voices will be refused",
+           static_cast<long long>(most), static_cast<long long>(c.gpt.block_size));
+}
+
 std::string numbered(const std::string& prefix, int64_t i) { return prefix + std::to_string(i); }
 
 // Everything but tables and heads, which differ between the stages.
@@ -226,6 +238,7 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int d
   const std::shared_ptr<Model> model(new Model(std::move(gguf)));
   const Gguf& file = *model->gguf_;
   model->config_ = read_config(file);
+  warn_of_short_context(model->config_.coarse);
   const int64_t total = weights_bytes(file, model->config_);
   model->voice_names_ = read_voice_names(file, model->config_);
   model->account_.add(Category::Tables, voices_bytes(file, model->voice_names_));

@@ -363,6 +363,34 @@ TEST_F(SmallStages, FineIgnoresFiltersAsTheReferencesDo) {
             run_fine(stages(Rules::Suno), coarse, plain).ids);
 }
 
+TEST_F(SmallStages, ACoarseWindowPastTheContextIsRefusedAndShorterOnesRun) {
+  Config config = small_config();
+  config.coarse.gpt.block_size = 50;  // prompts of 25 and up to 25 tokens more
+  use(config);
+  EXPECT_EQ(run_coarse(stages(Rules::Suno), ramp(8, 120), {}).size(), 24u);
+  try {
+    run_coarse(stages(Rules::Suno), ramp(30, 120), {});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Unsupported) << e.what();
+  }
+}
+
+TEST_F(SmallStages, FineWindowsThatSkipFramesAreRefused) {
+  Config config = small_config();
+  config.fine.history_length = 25;  // over half of 40: windows behind a long voice do not meet
+  use(config);
+  const Codes coarse = {2, 60, ramp(120, 48)};
+  EXPECT_EQ(run_fine(stages(Rules::Suno), coarse, {}).n_frames, 60);
+  const Voice voice = synthetic_voice(config, 30, 45);
+  try {
+    run_fine(stages(Rules::Suno, &voice), coarse, {});
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Unsupported) << e.what();
+  }
+}
+
 TEST_F(SmallStages, NothingInGivesNothingOut) {
   use(small_config());
   const StageRun run = stages(Rules::Suno);
