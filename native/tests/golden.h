@@ -1,5 +1,5 @@
-// golden.h: reference numbers of the synthetic model golden_config(), made by suno's transformers and
-// encodec's decoder in float64 and cross-checked by an independent implementation.
+// golden.h: reference numbers of the synthetic model golden_config(), made by suno's transformers
+// and encodec's decoder in float64 and cross-checked by an independent implementation.
 #pragma once
 
 #include <cstdint>

@@ -52,61 +52,62 @@ struct BadConfig {
   std::function<void(Config&)> damage;
 };
 
+const BadConfig kBadConfigs[] = {
+    {"n_head", [](Config& c) { c.semantic.gpt.n_head = 3; }},
+    {"n_head", [](Config& c) { c.coarse.gpt.n_head = 0; }},
+    {"n_layer", [](Config& c) { c.fine.gpt.n_layer = 0; }},
+    {"n_embd", [](Config& c) { c.fine.gpt.n_embd = int64_t{1} << 31; }},
+    {"block_size", [](Config& c) { c.semantic.max_input_length = 64; }},
+    {"block_size", [](Config& c) { c.coarse.max_input_length = 96; }},
+    {"block_size", [](Config& c) { c.fine.input_length = 65; }},
+    {"eos_token", [](Config& c) { c.semantic.eos_token = 119; }},
+    {"eos_token", [](Config& c) { c.semantic.eos_token = 140; }},
+    {"infer_token", [](Config& c) { c.semantic.infer_token = 300; }},
+    {"text_pad_token", [](Config& c) { c.semantic.text_pad_token = 300; }},
+    {"text_encoding_offset", [](Config& c) { c.semantic.text_encoding_offset = 300; }},
+    {"vocab_size", [](Config& c) { c.semantic.vocab_size = 0; }},
+    {"rate_hz", [](Config& c) { c.semantic.rate_hz = 0; }},
+    {"rate_hz", [](Config& c) { c.coarse.rate_hz = -75; }},
+    {"rate_hz", [](Config& c) { c.coarse.rate_hz = std::nan(""); }},
+    {"rate_hz", [](Config& c) { c.coarse.rate_hz = INFINITY; }},
+    {"coarse", [](Config& c) { c.coarse.rate_hz = 9e8, c.semantic.rate_hz = 1e-3; }},
+    {"infer_token", [](Config& c) { c.coarse.infer_token = 224; }},
+    {"semantic_pad_token", [](Config& c) { c.coarse.semantic_pad_token = 224; }},
+    {"n_vocab_out", [](Config& c) { c.coarse.gpt.n_vocab_out = 215; }},
+    {"n_vocab_in", [](Config& c) { c.coarse.gpt.n_vocab_in = 221; }},
+    {"window_length", [](Config& c) { c.coarse.window_length = 0; }},
+    {"max_history", [](Config& c) { c.coarse.max_history = 0; }},
+    {"n_codebook", [](Config& c) { c.coarse.n_codebook = 0; }},
+    {"n_codebook", [](Config& c) { c.fine.n_fine_codebook = 5; }},
+    {"n_codebook", [](Config& c) { c.fine.n_fine_codebook = 1; }},
+    {"n_given", [](Config& c) { c.fine.n_given = 3; }},
+    {"unknown code", [](Config& c) { c.fine.gpt.n_vocab_in = c.fine.gpt.n_vocab_out = 48; }},
+    {"n_vocab_out", [](Config& c) { c.fine.gpt.n_vocab_out = 47; }},
+    {"history_length", [](Config& c) { c.fine.history_length = 41; }},
+    {"history_length", [](Config& c) { c.fine.history_length = 0; }},
+    {"codebook_size", [](Config& c) { c.codec.codebook_size = 47; }},
+    {"n_codebook", [](Config& c) { c.codec.n_codebook = 3; }},
+    {"ratios", [](Config& c) { c.codec.ratios = {}; }},
+    {"ratios",
+     [](Config& c) {
+       c.codec.ratios = {4, 0};
+     }},
+    {"ratios",
+     [](Config& c) {
+       c.codec.ratios = {60000, 60000, 60000, 60000};
+     }},
+    {"ratios", [](Config& c) { c.codec.ratios = std::vector<int64_t>(40, 1); }},
+    {"compress", [](Config& c) { c.codec.compress = 5; }},
+    {"compress", [](Config& c) { c.codec.compress = 0; }},
+    {"n_lstm_layer", [](Config& c) { c.codec.n_lstm_layer = 0; }},
+    {"kernel_size", [](Config& c) { c.codec.kernel_size = 0; }},
+    {"residual layer",
+     [](Config& c) { c.codec.n_residual_layer = 9, c.codec.dilation_growth_rate = 4; }},
+    {"codebook_size", [](Config& c) { c.codebook_size = 0; }},
+};
+
 TEST(ModelConfig, ThatContradictsItselfIsRefusedByName) {
-  const BadConfig cases[] = {
-      {"n_head", [](Config& c) { c.semantic.gpt.n_head = 3; }},
-      {"n_head", [](Config& c) { c.coarse.gpt.n_head = 0; }},
-      {"n_layer", [](Config& c) { c.fine.gpt.n_layer = 0; }},
-      {"n_embd", [](Config& c) { c.fine.gpt.n_embd = int64_t{1} << 31; }},
-      {"block_size", [](Config& c) { c.semantic.max_input_length = 64; }},
-      {"block_size", [](Config& c) { c.coarse.max_input_length = 96; }},
-      {"block_size", [](Config& c) { c.fine.input_length = 65; }},
-      {"eos_token", [](Config& c) { c.semantic.eos_token = 119; }},
-      {"eos_token", [](Config& c) { c.semantic.eos_token = 140; }},
-      {"infer_token", [](Config& c) { c.semantic.infer_token = 300; }},
-      {"text_pad_token", [](Config& c) { c.semantic.text_pad_token = 300; }},
-      {"text_encoding_offset", [](Config& c) { c.semantic.text_encoding_offset = 300; }},
-      {"vocab_size", [](Config& c) { c.semantic.vocab_size = 0; }},
-      {"rate_hz", [](Config& c) { c.semantic.rate_hz = 0; }},
-      {"rate_hz", [](Config& c) { c.coarse.rate_hz = -75; }},
-      {"rate_hz", [](Config& c) { c.coarse.rate_hz = std::nan(""); }},
-      {"rate_hz", [](Config& c) { c.coarse.rate_hz = INFINITY; }},
-      {"coarse", [](Config& c) { c.coarse.rate_hz = 9e8, c.semantic.rate_hz = 1e-3; }},
-      {"infer_token", [](Config& c) { c.coarse.infer_token = 224; }},
-      {"semantic_pad_token", [](Config& c) { c.coarse.semantic_pad_token = 224; }},
-      {"n_vocab_out", [](Config& c) { c.coarse.gpt.n_vocab_out = 215; }},
-      {"n_vocab_in", [](Config& c) { c.coarse.gpt.n_vocab_in = 221; }},
-      {"window_length", [](Config& c) { c.coarse.window_length = 0; }},
-      {"max_history", [](Config& c) { c.coarse.max_history = 0; }},
-      {"n_codebook", [](Config& c) { c.coarse.n_codebook = 0; }},
-      {"n_codebook", [](Config& c) { c.fine.n_fine_codebook = 5; }},
-      {"n_codebook", [](Config& c) { c.fine.n_fine_codebook = 1; }},
-      {"n_given", [](Config& c) { c.fine.n_given = 3; }},
-      {"unknown code", [](Config& c) { c.fine.gpt.n_vocab_in = c.fine.gpt.n_vocab_out = 48; }},
-      {"n_vocab_out", [](Config& c) { c.fine.gpt.n_vocab_out = 47; }},
-      {"history_length", [](Config& c) { c.fine.history_length = 41; }},
-      {"history_length", [](Config& c) { c.fine.history_length = 0; }},
-      {"codebook_size", [](Config& c) { c.codec.codebook_size = 47; }},
-      {"n_codebook", [](Config& c) { c.codec.n_codebook = 3; }},
-      {"ratios", [](Config& c) { c.codec.ratios = {}; }},
-      {"ratios",
-       [](Config& c) {
-         c.codec.ratios = {4, 0};
-       }},
-      {"ratios",
-       [](Config& c) {
-         c.codec.ratios = {60000, 60000, 60000, 60000};
-       }},
-      {"ratios", [](Config& c) { c.codec.ratios = std::vector<int64_t>(40, 1); }},
-      {"compress", [](Config& c) { c.codec.compress = 5; }},
-      {"compress", [](Config& c) { c.codec.compress = 0; }},
-      {"n_lstm_layer", [](Config& c) { c.codec.n_lstm_layer = 0; }},
-      {"kernel_size", [](Config& c) { c.codec.kernel_size = 0; }},
-      {"residual layer",
-       [](Config& c) { c.codec.n_residual_layer = 9, c.codec.dilation_growth_rate = 4; }},
-      {"codebook_size", [](Config& c) { c.codebook_size = 0; }},
-  };
-  for (const BadConfig& k : cases) {
+  for (const BadConfig& k : kBadConfigs) {
     // The metadata alone: tensors of absurd shapes need not be made.
     Config bad = small_config();
     k.damage(bad);
