@@ -22,16 +22,17 @@ DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 def state_of(k: shapes.Knobs) -> dict:
-    """The float32 state dict. No module is ever allocated: the largest shape needs its 4.4 GB once."""
+    """The state dict as it is stored. No module is ever allocated: the largest shape needs its 4.4 GB once."""
     if k.init == "default":
         torch.manual_seed(k.seed)
         model = BarkModel(BarkConfig(**shapes.config(k)))
         # One tensor object per storage: tied names are recognised by identity.
+        model.to(DTYPES[k.dtype])
         return {name: t.detach() for name, t in model.state_dict(keep_vars=True).items()}
     with torch.device("meta"):
         model = BarkModel(BarkConfig(**shapes.config(k)))
     named = {name: (tuple(t.shape), t.dtype) for name, t in model.state_dict().items()}
-    return weights.random_state(named, k.seed, k.tied)
+    return weights.random_state(named, k.seed, k.tied, DTYPES[k.dtype])
 
 
 def rename_weight_norm(state: dict) -> dict:
@@ -117,7 +118,6 @@ def write_model(folder: Path, k: shapes.Knobs, vocab: Path | None = None, suno_f
         used_codes = [k.semantic_vocab + k.codebook * book + code for book in (0, 1) for code in range(k.used_rows)]
         kept = [k.eos, k.text_pad, k.infer, k.coarse_pad, k.coarse_infer, *used_texts, *used_codes]
         weights.thin(state, k.used_rows, kept)
-    state = weights.tensors_of(state, DTYPES[k.dtype])
     write_weights(folder, k, state)
     write_configs(folder, k)
     tokens = vocab.read_text(encoding="utf-8").splitlines() if vocab else vocabulary.made_up(k.words or k.pieces)

@@ -15,16 +15,16 @@ import torch
 ENCODER = re.compile(r"^codec_model\.encoder\.")
 
 
-def random_state(shapes: dict, seed: int, tied_heads: bool) -> dict:
-    """A state dict for names and shapes: {name: (shape, dtype)}. Tied names share one tensor."""
+def random_state(shapes: dict, seed: int, tied_heads: bool, dtype: torch.dtype) -> dict:
+    """A state dict for names and shapes: {name: (shape, dtype)}, stored as dtype. Tied names share one tensor."""
     state = {}
-    for name, (shape, dtype) in shapes.items():
+    for name, (shape, kind) in shapes.items():
         head = re.fullmatch(r"fine_acoustics\.lm_heads\.(\d+)\.weight", name)
         if head and tied_heads:
             table = f"fine_acoustics.input_embeds_layers.{int(head[1]) + 1}.weight"
             state[name] = state[table]
         else:
-            state[name] = random_tensor(name, shape, dtype, seed)
+            state[name] = stored(random_tensor(name, shape, kind, seed), dtype)
     return state
 
 
@@ -79,16 +79,9 @@ def codec_scale(name: str, shape: tuple) -> tuple:
     return 0.0, 0.05
 
 
-def tensors_of(state: dict, dtype: torch.dtype) -> dict:
-    """The state in a storage type; tied tensors stay tied, masks stay bool."""
-    converted = {}
-
-    def convert(tensor: torch.Tensor) -> torch.Tensor:
-        if not tensor.is_floating_point() or tensor.dtype == dtype:
-            return tensor
-        return converted.setdefault(id(tensor), tensor.to(dtype))
-
-    return {name: convert(tensor) for name, tensor in state.items()}
+def stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in a storage type; masks stay bool."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def duplicates(state: dict) -> Iterator:
