@@ -31,9 +31,12 @@ test: native ## native tests, then go test ./...
 	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
 
-bench: native ## time every op and a whole generation of the bark-small shape
+bench: build ## time every op, and 5 s of audio from a model of bark-small's shape (random weights)
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops
+	@[ -f build/bark-small-shape.gguf ] || go run ./tools/untrained -shape bark-small -o build/bark-small-shape.gguf
+	bin/barkd synth --model build/bark-small-shape.gguf --text "Hello, my name is Suno." --max-tokens 250 --seed 1 \
+	  -o build/bench.wav
 
 fmt: ## format C++ and Go in place
 	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format -i

@@ -78,6 +78,28 @@ func DefaultConfig() Config {
 	}
 }
 
+// BarkSmallConfig returns the shape of suno/bark-small with 16-bit matrices, the default's vocabulary and no voices: what a
+// benchmark needs where no real checkpoint is at hand. Times do not depend on the weights' values.
+func BarkSmallConfig() Config {
+	config := DefaultConfig()
+	config.Voices = nil
+	c := &config.Schema
+	c.Name = "barkd/bark-small-shape"
+	c.CodebookSize = 1024
+	gpt := schema.GPT{Layers: 12, Heads: 12, Embd: 768, BlockSize: 1024}
+	c.Semantic.GPT, c.Coarse.GPT, c.Fine.GPT = gpt, gpt, gpt
+	c.Semantic.VocabIn, c.Semantic.VocabOut = 129600, 10048
+	c.Semantic.VocabSize, c.Semantic.EOSToken, c.Semantic.PadToken = 10000, 10000, 10000
+	c.Semantic.InferToken, c.Semantic.TextEncodingOffset, c.Semantic.TextPadToken = 129599, 10048, 129595
+	c.Semantic.MaxInputLength, c.Semantic.MaxNewTokens = 256, 768
+	c.Coarse.VocabIn, c.Coarse.VocabOut = 12096, 12096
+	c.Coarse.SemanticPadToken, c.Coarse.InferToken = 12048, 12050
+	c.Coarse.MaxInputLength, c.Coarse.MaxHistory = 256, 630
+	c.Fine.VocabIn, c.Fine.VocabOut, c.Fine.InputLength, c.Fine.HistoryLength = 1056, 1056, 1024, 512
+	c.Codec.HiddenSize, c.Codec.Filters, c.Codec.CodebookSize = 128, 32, 1024
+	return config
+}
+
 // Write writes the default model for the seed. The same seed gives the same bytes.
 func Write(w io.Writer, seed uint64) error { return WriteConfig(w, seed, DefaultConfig()) }
 
