@@ -216,9 +216,9 @@ func (j *job) write(ctx context.Context, f *os.File, o Options) error {
 	for _, v := range j.config.Voices {
 		a := j.voices[v.Name]
 		err := errors.Join(
-			writeCodes(g, "voice."+v.Name+".semantic", a.Semantic),
-			writeCodes(g, "voice."+v.Name+".coarse", a.Coarse...),
-			writeCodes(g, "voice."+v.Name+".fine", a.Fine...),
+			g.WriteI32("voice."+v.Name+".semantic", a.Semantic),
+			g.WriteI32("voice."+v.Name+".coarse", a.Coarse...),
+			g.WriteI32("voice."+v.Name+".fine", a.Fine...),
 		)
 		if err != nil {
 			return err

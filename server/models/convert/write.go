@@ -3,7 +3,6 @@ package convert
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 	"io"
@@ -126,21 +125,4 @@ func (p *progress) rows(g *gguf.Writer, enc *schema.Encoder, v []float32, cols i
 		written += int64(len(b))
 	}
 	return p.add(written)
-}
-
-// voice writes one array of a history prompt.
-func writeCodes(g *gguf.Writer, name string, rows ...[]int32) error {
-	if err := g.Next(name); err != nil {
-		return err
-	}
-	for _, row := range rows {
-		b, err := binary.Append(nil, binary.LittleEndian, row)
-		if err != nil {
-			return err
-		}
-		if _, err := g.Write(b); err != nil {
-			return err
-		}
-	}
-	return nil
 }

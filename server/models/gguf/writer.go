@@ -75,6 +75,23 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), w.err
 }
 
+// WriteI32 writes the next declared tensor, of type I32, from its rows.
+func (w *Writer) WriteI32(name string, rows ...[]int32) error {
+	if err := w.Next(name); err != nil {
+		return err
+	}
+	for _, row := range rows {
+		b, err := binary.Append(nil, binary.LittleEndian, row)
+		if err != nil {
+			return err
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Close checks that every declared tensor is complete, pads the end and flushes. It does not close what lies beneath.
 func (w *Writer) Close() error {
 	if w.err != nil {

@@ -3,7 +3,6 @@
 package untrained
 
 import (
-	"encoding/binary"
 	"fmt"
 	"io"
 	"math"
@@ -132,7 +131,7 @@ func WriteConfig(w io.Writer, seed uint64, config Config) error {
 	}
 	for _, t := range list {
 		if t.Voice {
-			err = writeInts(g, t.Name, voiceRows(voices, t.Name))
+			err = g.WriteI32(t.Name, voiceRows(voices, t.Name)...)
 		} else {
 			err = writeFloats(g, t, config.Type, weights(&c, seed, t))
 		}
@@ -141,22 +140,6 @@ func WriteConfig(w io.Writer, seed uint64, config Config) error {
 		}
 	}
 	return g.Close()
-}
-
-func writeInts(g *gguf.Writer, name string, rows [][]int32) error {
-	if err := g.Next(name); err != nil {
-		return err
-	}
-	for _, row := range rows {
-		b, err := binary.Append(nil, binary.LittleEndian, row)
-		if err != nil {
-			return err
-		}
-		if _, err := g.Write(b); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func writeFloats(g *gguf.Writer, t schema.Tensor, matrices gguf.Type, values []float32) error {
