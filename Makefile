@@ -22,7 +22,7 @@ bench: TESTS := OFF
 native: ## libbarkrt (static and shared), and the embedded default model
 	@tools/install-deps build $(if $(filter ON,$(TESTS)),test)
 	@mkdir -p build
-	@$(CMAKE) -B $(NATIVE) -DBARKRT_TESTS=$(TESTS) >build/configure.log || { cat build/configure.log; exit 1; }
+	@$(CMAKE) -B $(NATIVE) -DBARKRT_TESTS=$(TESTS) -DBARKRT_BENCH=ON >build/configure.log || { cat build/configure.log; exit 1; }
 	@cmake --build $(NATIVE) -j $(JOBS) --target barkrt_static barkrt_shared
 	@tools/stamp-native $(NATIVE)
 
