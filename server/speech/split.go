@@ -56,22 +56,23 @@ func (s *splitter) split(text string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	pieces := make([]string, 0, len(parts))
-	for _, p := range parts {
-		if p = strings.TrimSpace(p); p != "" {
-			pieces = append(pieces, p)
-		}
+	pieces, err := s.joinMute(parts)
+	if err != nil || len(pieces) == 1 {
+		return []string{text}, err
 	}
-	return s.joinMute(pieces)
+	for i, p := range pieces {
+		pieces[i] = strings.TrimSpace(p)
+	}
+	return pieces, nil
 }
 
-// joinMute joins a piece without a token (stray control characters) to the one before it: the model would be asked
-// to speak nothing.
-func (s *splitter) joinMute(pieces []string) ([]string, error) {
-	out := pieces[:0:0]
+// joinMute joins a part without a token (white space, stray control characters) to the one before it, or at the
+// start to the one after it: the model would be asked to speak nothing.
+func (s *splitter) joinMute(parts []string) ([]string, error) {
+	var out []string
 	mute := ""
-	for _, p := range pieces {
-		n, err := s.count(p)
+	for _, p := range parts {
+		n, err := s.tokens(p)
 		if err != nil {
 			return nil, err
 		}
@@ -80,15 +81,25 @@ func (s *splitter) joinMute(pieces []string) ([]string, error) {
 			out = append(out, mute+p)
 			mute = ""
 		case len(out) > 0:
-			out[len(out)-1] += " " + p
+			out[len(out)-1] += p
 		default:
-			mute += p + " "
+			mute += p
 		}
 	}
 	if mute != "" {
 		out = append(out, mute)
 	}
 	return out, nil
+}
+
+// tokens counts the text tokens of part. White space has none; a runtime under suno's rules refuses it, and U+001C to
+// U+001F count as white space there.
+func (s *splitter) tokens(part string) (int, error) {
+	space := func(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f }
+	if strings.TrimFunc(part, space) == "" {
+		return 0, nil
+	}
+	return s.count(part)
 }
 
 // share is the part of one piece's capacity that text takes: above 1 it does not fit. The cheap estimate comes
@@ -98,7 +109,7 @@ func (s *splitter) share(text string) (float64, error) {
 	if share > 1 || s.maxTokens <= 0 {
 		return share, nil
 	}
-	n, err := s.count(text)
+	n, err := s.tokens(text)
 	return max(share, float64(n)/float64(s.maxTokens)), err
 }
 
