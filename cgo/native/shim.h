@@ -37,17 +37,23 @@ static inline void barkd_on_log(void* user, int32_t level, const char* text) {
 
 static inline void barkd_set_log(uintptr_t user) { barkrt_set_log(barkd_on_log, (void*)user); }
 
-static inline int32_t barkd_estimate(const char* path, const void* data, int64_t data_bytes, int32_t device,
-                                     int32_t n_threads, int32_t kv_type, barkrt_memory* model,
-                                     barkrt_memory* session, barkrt_error* err) {
+static inline barkrt_model_params barkd_model_params(const char* path, const void* data, int64_t data_bytes,
+                                                     int32_t device, int32_t n_threads) {
   barkrt_model_params params;
-  barkrt_session_params session_params;
   barkrt_model_params_init(&params);
   params.path = path;
   params.data = data;
   params.data_bytes = data_bytes;
   params.device = device;
   params.n_threads = n_threads;
+  return params;
+}
+
+static inline int32_t barkd_estimate(const char* path, const void* data, int64_t data_bytes, int32_t device,
+                                     int32_t n_threads, int32_t kv_type, barkrt_memory* model,
+                                     barkrt_memory* session, barkrt_error* err) {
+  barkrt_model_params params = barkd_model_params(path, data, data_bytes, device, n_threads);
+  barkrt_session_params session_params;
   barkrt_session_params_init(&session_params);
   session_params.kv_type = kv_type;
   return barkrt_model_estimate(&params, &session_params, model, session, err);
@@ -56,13 +62,7 @@ static inline int32_t barkd_estimate(const char* path, const void* data, int64_t
 static inline int32_t barkd_load(const char* path, const void* data, int64_t data_bytes, int32_t device,
                                  int32_t n_threads, uintptr_t progress, barkrt_model** out,
                                  barkrt_error* err) {
-  barkrt_model_params params;
-  barkrt_model_params_init(&params);
-  params.path = path;
-  params.data = data;
-  params.data_bytes = data_bytes;
-  params.device = device;
-  params.n_threads = n_threads;
+  barkrt_model_params params = barkd_model_params(path, data, data_bytes, device, n_threads);
   params.progress = barkd_on_progress;
   params.progress_user = (void*)progress;
   return barkrt_model_load(&params, out, err);
