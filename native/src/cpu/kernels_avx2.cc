@@ -28,19 +28,9 @@ inline void store_f16(uint16_t* p, Vec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
 
+// v added up to four lanes: halves.
 inline __m128 fold(Vec v) {
   return _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-}
-// out[i] = sum_lanes(v_i): halves first, then neighbours.
-inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
-  const __m128 a = _mm_hadd_ps(fold(v0), fold(v1));
-  const __m128 b = _mm_hadd_ps(fold(v2), fold(v3));
-  _mm_storeu_ps(out, _mm_hadd_ps(a, b));
-}
-inline float sum_lanes(Vec v) {
-  const __m128 a = fold(v);
-  const __m128 b = _mm_hadd_ps(a, a);
-  return _mm_cvtss_f32(_mm_hadd_ps(b, b));
 }
 inline float max_lanes(Vec v) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -48,6 +38,7 @@ inline float max_lanes(Vec v) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+#include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
