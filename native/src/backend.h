@@ -102,6 +102,10 @@ struct DeviceDescription {
 int device_count();
 DeviceDescription describe_device(int index);
 void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes);
+// Everything that lives on the device, in this process.
+std::shared_ptr<MemoryAccount> device_account(int index);
+// Gives freed memory back to the system; returns the bytes by which the process shrank.
+int64_t trim_device(int index);
 std::unique_ptr<Backend> make_backend(int index, int n_threads);
 
 }  // namespace barkrt

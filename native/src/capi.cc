@@ -35,7 +35,14 @@ struct barkrt_model : LiveHandle {
 };
 
 struct barkrt_voice : LiveHandle {
+  barkrt_voice(std::shared_ptr<const Model> from, barkrt::Voice codes)
+      : model(std::move(from)),
+        charge(model->family(), barkrt::Category::Tables),
+        voice(std::move(codes)) {
+    charge.add(barkrt::voice_bytes(voice));
+  }
   std::shared_ptr<const Model> model;
+  barkrt::Charge charge;
   barkrt::Voice voice;
 };
 
@@ -217,10 +224,8 @@ int32_t barkrt_voice_load(const barkrt_model* model, const char* name, barkrt_vo
   if (out) *out = nullptr;
   return capi::fenced(err, [&] {
     capi::need(out, "out");
-    auto voice = std::make_unique<barkrt_voice>();
-    voice->model = capi::need(model, "model").core;
-    voice->voice = voice->model->voice(&capi::need(name, "name"));
-    *out = voice.release();
+    const std::shared_ptr<const Model>& core = capi::need(model, "model").core;
+    *out = std::make_unique<barkrt_voice>(core, core->voice(&capi::need(name, "name"))).release();
   });
 }
 
@@ -232,14 +237,13 @@ int32_t barkrt_voice_from_arrays(const barkrt_model* model, const barkrt_voice_a
     const barkrt_voice_arrays a =
         capi::read_struct(arrays, barkrt_voice_arrays{}, sizeof(barkrt_voice_arrays), "arrays");
     capi::need_zero(a.reserved, "arrays->reserved");
-    auto voice = std::make_unique<barkrt_voice>();
-    voice->model = capi::need(model, "model").core;
-    voice->voice.semantic = capi::copy_codes(a.semantic, 1, a.n_semantic, "semantic").ids;
-    voice->voice.coarse =
-        capi::copy_codes(a.coarse, a.n_coarse_codebooks, a.n_coarse_frames, "coarse");
-    voice->voice.fine = capi::copy_codes(a.fine, a.n_fine_codebooks, a.n_fine_frames, "fine");
-    barkrt::check_voice(voice->model->config(), voice->voice);
-    *out = voice.release();
+    const std::shared_ptr<const Model>& core = capi::need(model, "model").core;
+    barkrt::Voice voice;
+    voice.semantic = capi::copy_codes(a.semantic, 1, a.n_semantic, "semantic").ids;
+    voice.coarse = capi::copy_codes(a.coarse, a.n_coarse_codebooks, a.n_coarse_frames, "coarse");
+    voice.fine = capi::copy_codes(a.fine, a.n_fine_codebooks, a.n_fine_frames, "fine");
+    barkrt::check_voice(core->config(), voice);
+    *out = std::make_unique<barkrt_voice>(core, std::move(voice)).release();
   });
 }
 

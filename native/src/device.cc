@@ -1,10 +1,16 @@
 // device.cc: the devices of this machine. Device 0 is the CPU.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <limits>
 #include <sstream>
 #include <string>
+#include <vector>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "backend.h"
 #include "cpu/cpu_backend.h"
@@ -74,6 +80,15 @@ void apply_cgroup_limits(int64_t* free_bytes, int64_t* total_bytes) {
   }
 }
 
+// Resident bytes of this process that no file backs; 0 where /proc does not tell. Mapped weights
+// are left out: the kernel takes and gives those as it likes.
+int64_t anonymous_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t size = 0, resident = 0, shared = 0;
+  if (!(file >> size >> resident >> shared)) return 0;
+  return (resident - shared) * static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
+}
+
 std::string cpu_name() {
   for (const char* key : {"model name", "Model", "Hardware"}) {
     const std::string value = proc_value("/proc/cpuinfo", key);
@@ -113,6 +128,27 @@ void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {
   *total_bytes = kilobytes("MemTotal");
   if (*total_bytes <= 0) fail(Status::Device, "/proc/meminfo does not tell the machine's memory");
   apply_cgroup_limits(free_bytes, total_bytes);
+}
+
+std::shared_ptr<MemoryAccount> device_account(int index) {
+  need_device(index);
+  static const std::vector<std::shared_ptr<MemoryAccount>> accounts = [] {
+    std::vector<std::shared_ptr<MemoryAccount>> all;
+    for (int i = 0; i < device_count(); ++i) all.push_back(std::make_shared<MemoryAccount>());
+    return all;
+  }();
+  return accounts[static_cast<size_t>(index)];
+}
+
+// The CPU backend caches nothing; the C library's heap does. What other threads allocate meanwhile
+// makes the result smaller, never negative.
+int64_t trim_device(int index) {
+  need_device(index);
+  const int64_t before = anonymous_bytes();
+#if defined(__GLIBC__)
+  ::malloc_trim(0);
+#endif
+  return std::max<int64_t>(before - anonymous_bytes(), 0);
 }
 
 std::unique_ptr<Backend> make_backend(int index, int n_threads) {

@@ -8,7 +8,8 @@
 
 namespace barkrt {
 
-void MemoryAccount::add(Category c, int64_t bytes) {
+void MemoryAccount::add(Category c, int64_t bytes) noexcept {
+  if (parent_) parent_->add(c, bytes);
   live_[static_cast<int>(c)].fetch_add(bytes, std::memory_order_relaxed);
   const int64_t now = total_.fetch_add(bytes, std::memory_order_relaxed) + bytes;
   int64_t seen = peak_.load(std::memory_order_relaxed);
@@ -16,9 +17,10 @@ void MemoryAccount::add(Category c, int64_t bytes) {
   }
 }
 
-void MemoryAccount::remove(Category c, int64_t bytes) {
+void MemoryAccount::remove(Category c, int64_t bytes) noexcept {
   live_[static_cast<int>(c)].fetch_sub(bytes, std::memory_order_relaxed);
   total_.fetch_sub(bytes, std::memory_order_relaxed);
+  if (parent_) parent_->remove(c, bytes);
 }
 
 Buffer::Buffer(Backend& backend, MemoryAccount& account, Category category, int64_t bytes)

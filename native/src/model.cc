@@ -227,7 +227,12 @@ ModelBytes Model::estimate(const Gguf& gguf, Config* config) {
   return bytes;
 }
 
-Model::Model(std::shared_ptr<const Gguf> gguf) : gguf_(std::move(gguf)) {}
+Model::Model(std::shared_ptr<const Gguf> gguf, int device)
+    : family_(std::make_shared<MemoryAccount>(device_account(device))),
+      account_(std::make_shared<MemoryAccount>(family_)),
+      weights_charge_(account_, Category::Weights),
+      tables_charge_(account_, Category::Tables),
+      gguf_(std::move(gguf)) {}
 
 Model::~Model() {
   for (const void* placed : placed_) backend_->release_weights(placed);
@@ -235,14 +240,14 @@ Model::~Model() {
 
 std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int device,
                                          int n_threads, const LoadProgress& progress) {
-  const std::shared_ptr<Model> model(new Model(std::move(gguf)));
+  const std::shared_ptr<Model> model(new Model(std::move(gguf), device));
   const Gguf& file = *model->gguf_;
   model->config_ = read_config(file);
   warn_of_short_context(model->config_.coarse);
   const int64_t total = weights_bytes(file, model->config_);
   model->voice_names_ = read_voice_names(file, model->config_);
-  model->account_.add(Category::Tables, voices_bytes(file, model->voice_names_));
-  model->tokenizer_ = std::make_unique<Tokenizer>(file, model->account_);
+  model->tables_charge_.add(voices_bytes(file, model->voice_names_));
+  model->tokenizer_ = std::make_unique<Tokenizer>(file, *model->account_);
   model->backend_ = make_backend(device, n_threads);
 
   int64_t done = 0;
@@ -251,7 +256,7 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int d
     model->placed_.reserve(model->placed_.size() + 1);  // so that a placed tensor is never lost
     const void* placed = model->backend_->place_weights(file.data() + t.offset, t.bytes);
     model->placed_.push_back(placed);
-    model->account_.add(Category::Weights, t.bytes);
+    model->weights_charge_.add(t.bytes);
     done += t.bytes;
     return placed;
   });

@@ -55,18 +55,23 @@ class Model {
   const ModelWeights& weights() const { return weights_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<std::string>& voice_names() const { return voice_names_; }
-  const MemoryAccount& account() const { return account_; }
+  const MemoryAccount& account() const { return *account_; }
+  // The model with its sessions and voices; may outlive them all, and reads zero then.
+  const std::shared_ptr<MemoryAccount>& family() const { return family_; }
   // Ops do not change the model.
   Backend& backend() const { return *backend_; }
   // NotFound names the voices there are.
   Voice voice(const std::string& name) const;
 
  private:
-  explicit Model(std::shared_ptr<const Gguf> gguf);
+  Model(std::shared_ptr<const Gguf> gguf, int device);
 
+  std::shared_ptr<MemoryAccount> family_;
+  std::shared_ptr<MemoryAccount> account_;
+  Charge weights_charge_;
+  Charge tables_charge_;
   std::shared_ptr<const Gguf> gguf_;
   Config config_;
-  MemoryAccount account_;
   std::vector<std::string> voice_names_;
   std::unique_ptr<Backend> backend_;
   std::vector<const void*> placed_;

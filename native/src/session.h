@@ -66,7 +66,7 @@ class Session {
 
  private:
   std::shared_ptr<const Model> model_;
-  MemoryAccount account_;
+  MemoryAccount account_{model_->family()};
   SessionMemory memory_;
   Buffer kv_;
   Buffer activations_;

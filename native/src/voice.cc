@@ -55,6 +55,11 @@ Codes read_codes(const Gguf& gguf, const GgufTensor& t) {
 
 }  // namespace
 
+int64_t voice_bytes(const Voice& voice) {
+  const size_t n = voice.semantic.size() + voice.coarse.ids.size() + voice.fine.ids.size();
+  return static_cast<int64_t>(n * sizeof(int32_t));
+}
+
 void check_voice(const Config& config, const Voice& voice) {
   if (voice.semantic.empty())
     fail(Status::InvalidArgument, "the voice has no semantic tokens; it needs at least one");

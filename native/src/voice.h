@@ -26,6 +26,9 @@ struct Voice {
   Codes fine;
 };
 
+// What the voice takes of host memory.
+int64_t voice_bytes(const Voice& voice);
+
 // Throws InvalidArgument naming the lengths or the first bad value. What the values mean beyond
 // their ranges is not checked here.
 void check_voice(const Config& config, const Voice& voice);

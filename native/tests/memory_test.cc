@@ -93,6 +93,47 @@ TEST_F(Memory, PeakIsTheHighestSumOfAllThreads) {
   EXPECT_TRUE(account.peak() >= 10 && account.peak() <= 40) << account.peak();
 }
 
+TEST(Accounts, CountInAllAccountsAbove) {
+  const auto device = std::make_shared<MemoryAccount>();
+  const auto model = std::make_shared<MemoryAccount>(device);
+  MemoryAccount session(model);
+  session.add(Category::Kv, 100);
+  device->add(Category::Shared, 7);
+  EXPECT_EQ(session.total(), 100);
+  EXPECT_EQ(model->live(Category::Kv), 100);
+  EXPECT_EQ(device->total(), 107);
+  session.remove(Category::Kv, 100);
+  EXPECT_EQ(model->total(), 0);
+  EXPECT_EQ(device->total(), 7);
+  EXPECT_EQ(device->peak(), 107);
+}
+
+TEST(Accounts, ChargeCountsUntilItGoes) {
+  const auto account = std::make_shared<MemoryAccount>();
+  {
+    Charge charge(account, Category::Weights);
+    charge.add(5);
+    charge.add(6);
+    EXPECT_EQ(account->live(Category::Weights), 11);
+  }
+  EXPECT_EQ(account->total(), 0);
+}
+
+TEST(Trim, GivesFreedHeapBackAndNamesAnUnknownDevice) {
+  std::vector<std::unique_ptr<char[]>> blocks;  // too small to be mapped one by one
+  for (int i = 0; i < 2000; ++i) {
+    blocks.push_back(std::make_unique<char[]>(16 << 10));
+    std::memset(blocks.back().get(), 1, 16 << 10);
+  }
+  const auto last = std::make_unique<char[]>(16 << 10);  // so that the heap's top stays in use
+  blocks.clear();
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+  EXPECT_GE(trim_device(0), 24 << 20);  // of 31 MiB
+#endif
+  EXPECT_GE(trim_device(0), 0);
+  EXPECT_THROW(trim_device(99), Error);
+}
+
 TEST_F(Memory, CopiesMoveBytesAndMayOverlap) {
   const Buffer buffer(*backend, account, Category::Activations, 8);
   char* bytes = static_cast<char*>(buffer.data());

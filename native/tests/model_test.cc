@@ -221,6 +221,38 @@ TEST(ModelMemory, OfAVoiceIsItsTensors) {
   EXPECT_EQ(with - without, 4 * (10 + 2 * 15 + 4 * 15));
 }
 
+TEST(ModelMemory, AccountOfTheFamilyOutlivesItAndReadsZero) {
+  const int64_t before = device_account(0)->total();
+  SyntheticModel m = synthetic_model(small_config());
+  const std::shared_ptr<const MemoryAccount> family = m.model->family();
+  const int64_t of_model = m.model->account().total();
+  EXPECT_EQ(family->total(), of_model);
+  auto session = std::make_unique<Session>(m.model, DType::F16);
+  m.model.reset();
+  EXPECT_EQ(family->total(), of_model + session->account().total());
+  EXPECT_EQ(device_account(0)->total(), before + family->total());
+  session.reset();
+  EXPECT_EQ(family->total(), 0);
+  EXPECT_GT(family->peak(), of_model);
+  EXPECT_EQ(device_account(0)->total(), before);
+}
+
+TEST(ModelMemory, OfALoadStoppedInTheMiddleIsGone) {
+  const Image image = synthetic_writer(small_config()).build();
+  const int64_t before = device_account(0)->total();
+  int64_t seen = 0;
+  EXPECT_EQ(status_of([&] {
+              Model::load(Gguf::from_memory(image.data(), image.bytes()), 0, 1,
+                          [&](int64_t done, int64_t total) {
+                            seen = device_account(0)->total() - before;
+                            return done < total / 2;
+                          });
+            }),
+            Status::Cancelled);
+  EXPECT_GT(seen, 0);
+  EXPECT_EQ(device_account(0)->total(), before);
+}
+
 TEST(ModelMemory, KvCacheOfBarkSmallIsTheKnownSize) {
   Config c = golden_config();
   for (GptConfig* g : {&c.semantic.gpt, &c.coarse.gpt, &c.fine.gpt}) g->n_layer = g->n_head = 12;
