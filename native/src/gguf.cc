@@ -69,6 +69,7 @@ DType read_tensor_type(Cursor& in, std::string_view name, const std::string& ori
 struct Gguf::Impl {
   ~Impl() {
     if (mapped != nullptr) ::munmap(mapped, static_cast<size_t>(bytes));
+    if (fd >= 0) ::close(fd);
   }
 
   void parse();
@@ -94,6 +95,7 @@ struct Gguf::Impl {
   const std::byte* data = nullptr;
   int64_t bytes = 0;
   void* mapped = nullptr;
+  int fd = -1;  // of the mapped file, for further mappings: its name may mean another file by now
   std::unordered_map<std::string_view, Value> metadata;
   std::vector<GgufTensor> tensors;
   std::unordered_map<std::string_view, size_t> by_name;
@@ -247,28 +249,22 @@ Gguf::Gguf() : impl_(std::make_unique<Impl>()) {}
 Gguf::~Gguf() = default;
 
 std::shared_ptr<const Gguf> Gguf::open(const std::string& path) {
-  struct File {
-    int fd;
-    ~File() {
-      if (fd >= 0) ::close(fd);
-    }
-  };
+  std::shared_ptr<Gguf> gguf(new Gguf());
   // O_NONBLOCK: a named pipe must not hold us up before it is refused.
-  const File file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
-  if (file.fd < 0)
+  const int fd = gguf->impl_->fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0)
     fail(Status::NotFound, "cannot open model %s: %s", path.c_str(), std::strerror(errno));
   struct stat st = {};
-  if (::fstat(file.fd, &st) != 0)
+  if (::fstat(fd, &st) != 0)
     fail(Status::NotFound, "cannot read model %s: %s", path.c_str(), std::strerror(errno));
   if (!S_ISREG(st.st_mode)) fail(Status::BadModel, "%s is not a file", path.c_str());
   if (st.st_size == 0) fail(Status::BadModel, "%s: the file is empty (at byte 0)", path.c_str());
   // No MADV_WILLNEED: an estimate maps a file of gigabytes to read its header. The kernel's default
   // readahead suits both the header's walk and the weights' streaming.
-  void* p = ::mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_SHARED, file.fd, 0);
+  void* p = ::mmap(nullptr, static_cast<size_t>(st.st_size), PROT_READ, MAP_SHARED, fd, 0);
   if (p == MAP_FAILED)
     fail(Status::OutOfMemory, "cannot map model %s (%lld bytes): %s", path.c_str(),
          static_cast<long long>(st.st_size), std::strerror(errno));
-  std::shared_ptr<Gguf> gguf(new Gguf());
   gguf->impl_->mapped = p;
   gguf->impl_->origin = path;
   gguf->impl_->data = static_cast<const std::byte*>(p);
@@ -291,6 +287,20 @@ std::shared_ptr<const Gguf> Gguf::from_memory(const void* data, int64_t bytes) {
 }
 
 const std::string& Gguf::origin() const { return impl_->origin; }
+bool Gguf::is_file() const { return impl_->fd >= 0; }
+
+std::shared_ptr<const std::byte> Gguf::map(int64_t offset, int64_t bytes) const {
+  if (!is_file()) return {std::shared_ptr<const std::byte>(), data() + offset};
+  const int64_t skip = offset % static_cast<int64_t>(::sysconf(_SC_PAGESIZE));
+  const size_t length = static_cast<size_t>(bytes + skip);
+  void* const p = ::mmap(nullptr, length, PROT_READ, MAP_SHARED, impl_->fd, offset - skip);
+  if (p == MAP_FAILED)
+    fail(Status::OutOfMemory, "cannot map %lld bytes of model %s: %s",
+         static_cast<long long>(bytes), origin().c_str(), std::strerror(errno));
+  const std::shared_ptr<void> pages(p, [length](void* first) { ::munmap(first, length); });
+  return {pages, static_cast<const std::byte*>(p) + skip};
+}
+
 const std::byte* Gguf::data() const { return impl_->data; }
 int64_t Gguf::bytes() const { return impl_->bytes; }
 const std::vector<GgufTensor>& Gguf::tensors() const { return impl_->tensors; }

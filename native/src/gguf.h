@@ -36,6 +36,11 @@ class Gguf {
   int64_t bytes() const;
   const std::vector<GgufTensor>& tensors() const;
 
+  bool is_file() const;  // else the caller's memory
+  // Part of the image, for as long as the result lives: a mapping of its own, or a pointer into the
+  // caller's memory. OutOfMemory.
+  std::shared_ptr<const std::byte> map(int64_t offset, int64_t bytes) const;
+
   // nullptr when absent. O(1).
   const GgufTensor* find(std::string_view name) const;
   // BadModel naming the tensor when absent or of another shape.

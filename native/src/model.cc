@@ -222,6 +222,7 @@ ModelBytes Model::estimate(const Gguf& gguf, Config* config) {
   *config = read_config(gguf);
   ModelBytes bytes;
   bytes.weights = weights_bytes(gguf, *config);
+  bytes.component = plan_codec(gguf);
   bytes.tables =
       Tokenizer::estimate_bytes(gguf) + voices_bytes(gguf, read_voice_names(gguf, *config));
   return bytes;
@@ -244,24 +245,34 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int d
   const Gguf& file = *model->gguf_;
   model->config_ = read_config(file);
   warn_of_short_context(model->config_.coarse);
-  const int64_t total = weights_bytes(file, model->config_);
   model->voice_names_ = read_voice_names(file, model->config_);
   model->tables_charge_.add(voices_bytes(file, model->voice_names_));
   model->tokenizer_ = std::make_unique<Tokenizer>(file, *model->account_);
   model->backend_ = make_backend(device, n_threads);
+  model->place(device, progress);
+  return model;
+}
 
+void Model::place(int device, const LoadProgress& progress) {
+  const Gguf& file = *gguf_;
+  const int64_t total = weights_bytes(file, config_);  // which also checks every tensor
   int64_t done = 0;
-  model->weights_ = build_weights(file, model->config_, [&](const GgufTensor& t) {
+  const auto advance = [&](int64_t bytes) {
+    done += bytes;
     if (progress && !progress(done, total)) fail(Status::Cancelled, "the load was cancelled");
-    model->placed_.reserve(model->placed_.size() + 1);  // so that a placed tensor is never lost
-    const void* placed = model->backend_->place_weights(file.data() + t.offset, t.bytes);
-    model->placed_.push_back(placed);
-    model->weights_charge_.add(t.bytes);
-    done += t.bytes;
+  };
+  const std::optional<ComponentPlan> plan = plan_codec(file);
+  if (plan) component_ = Component::acquire(file, *plan, device, [&] { advance(0); });
+  advance(component_ ? component_->bytes() : 0);
+  weights_ = build_weights(file, config_, [&](const GgufTensor& t) {
+    if (const void* shared = component_ ? component_->find(t.name) : nullptr) return shared;
+    placed_.reserve(placed_.size() + 1);  // so that a placed tensor is never lost
+    const void* placed = backend_->place_weights(file.data() + t.offset, t.bytes);
+    placed_.push_back(placed);
+    weights_charge_.add(t.bytes);
+    advance(t.bytes);
     return placed;
   });
-  if (progress && !progress(done, total)) fail(Status::Cancelled, "the load was cancelled");
-  return model;
 }
 
 Voice Model::voice(const std::string& name) const {

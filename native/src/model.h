@@ -9,6 +9,7 @@
 
 #include "backend.h"
 #include "codec.h"
+#include "component.h"
 #include "config.h"
 #include "gguf.h"
 #include "gpt.h"
@@ -34,6 +35,7 @@ ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTe
 struct ModelBytes {
   int64_t weights = 0;
   int64_t tables = 0;
+  std::optional<ComponentPlan> component;  // contained in weights
 };
 
 // done and total in bytes; false stops the load.
@@ -55,7 +57,10 @@ class Model {
   const ModelWeights& weights() const { return weights_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<std::string>& voice_names() const { return voice_names_; }
+  // Without the component's bytes, which have their own count.
   const MemoryAccount& account() const { return *account_; }
+  // NULL for none.
+  const Component* component() const { return component_.get(); }
   // The model with its sessions and voices; may outlive them all, and reads zero then.
   const std::shared_ptr<MemoryAccount>& family() const { return family_; }
   // Ops do not change the model.
@@ -65,6 +70,7 @@ class Model {
 
  private:
   Model(std::shared_ptr<const Gguf> gguf, int device);
+  void place(int device, const LoadProgress& progress);
 
   std::shared_ptr<MemoryAccount> family_;
   std::shared_ptr<MemoryAccount> account_;
@@ -75,6 +81,7 @@ class Model {
   std::vector<std::string> voice_names_;
   std::unique_ptr<Backend> backend_;
   std::vector<const void*> placed_;
+  std::shared_ptr<const Component> component_;
   std::unique_ptr<Tokenizer> tokenizer_;
   ModelWeights weights_;
 };

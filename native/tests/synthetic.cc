@@ -311,6 +311,7 @@ GgufWriter synthetic_writer(const Config& c, const SyntheticOptions& options) {
   std::vector<std::string> names;
   for (const auto& [name, voice] : options.voices) names.push_back(name);
   GgufWriter w = synthetic_metadata(c, names);
+  if (!options.codec_digest.empty()) w.string("bark.codec.sha256", options.codec_digest);
   add_synthetic_tensors(w, c, options);
   return w;
 }
