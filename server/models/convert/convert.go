@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	"barkd/server/models/atomicfile"
 	"barkd/server/models/checkpoint"
@@ -204,6 +205,10 @@ func (j *job) write(ctx context.Context, f *os.File, o Options) error {
 		j.config.Source.Files = append(j.config.Source.Files, name)
 		j.config.Source.SHA256 = append(j.config.Source.SHA256, sum)
 	}
+	var err error
+	if j.config.Codec.SHA256, err = j.codecDigest(p); err != nil {
+		return err
+	}
 	g, err := gguf.NewWriter(f, j.config.Metadata(), declared)
 	if err != nil {
 		return err
@@ -227,6 +232,21 @@ func (j *job) write(ctx context.Context, f *os.File, o Options) error {
 	return g.Close()
 }
 
+// codecDigest makes the codec's tensors once more: the header, which names their digest, is written first.
+func (j *job) codecDigest(p *progress) (string, error) {
+	recipes := make(map[string]recipe, len(j.recipes))
+	for _, r := range j.recipes {
+		recipes[r.tensor.Name] = r
+	}
+	digest := schema.NewCodecDigest(j.list)
+	for _, t := range schema.CodecTensors(j.list) {
+		if err := p.tensor(digest, recipes[t.Name], j.kind); err != nil {
+			return "", err
+		}
+	}
+	return digest.Sum()
+}
+
 // measure adds up the bytes that progress will count.
 func (j *job) measure(p *progress, dir string, declared []gguf.Tensor) error {
 	for _, name := range j.files {
@@ -239,6 +259,9 @@ func (j *job) measure(p *progress, dir string, declared []gguf.Tensor) error {
 	for _, t := range declared {
 		scale := t.Type == gguf.F32 && filepath.Ext(t.Name) == ".scale"
 		if t.Type != gguf.I32 && !scale {
+			p.total += t.Elements() * t.Type.Size()
+		}
+		if strings.HasPrefix(t.Name, "codec.") { // for the digest
 			p.total += t.Elements() * t.Type.Size()
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
 )
 
 func run(t testing.TB, dir string, kind Type) (*gguf.File, Report) {
@@ -103,6 +105,31 @@ func TestProvenanceIsRecorded(t *testing.T) {
 		sum := sha256.Sum256(b)
 		assert.Equal(t, hex.EncodeToString(sum[:]), md.Strings("bark.source.sha256")[i])
 	}
+}
+
+func TestCodecDigestIsOfTheTensorsInTheFile(t *testing.T) {
+	dir := hfFolder(t, hfWeights(small()))
+	var digests []string
+	for _, kind := range []Type{F32, Q8} {
+		f, _ := run(t, dir, kind)
+		var list []schema.Tensor
+		for _, tensor := range f.Tensors {
+			list = append(list, schema.Tensor{Name: tensor.Name, Shape: tensor.Shape})
+		}
+		digest := schema.NewCodecDigest(list)
+		for _, codec := range schema.CodecTensors(list) {
+			tensor, ok := f.Find(codec.Name)
+			require.True(t, ok)
+			require.NoError(t, digest.Next(codec.Name))
+			_, err := io.Copy(digest, f.Data(tensor))
+			require.NoError(t, err)
+		}
+		sum, err := digest.Sum()
+		require.NoError(t, err)
+		assert.Equal(t, sum, f.Metadata.String("bark.codec.sha256"))
+		digests = append(digests, sum)
+	}
+	assert.Equal(t, digests[0], digests[1], "the type of the matrices is not the codec's")
 }
 
 func TestVoicesAreStored(t *testing.T) {

@@ -55,8 +55,14 @@ func (p *progress) digest(path string) (string, error) {
 	}
 }
 
+// tensorWriter is a gguf.Writer or the codec's digest.
+type tensorWriter interface {
+	io.Writer
+	Next(name string) error
+}
+
 // tensor writes what a recipe makes, in rows of the storage type.
-func (p *progress) tensor(g *gguf.Writer, r recipe, matrices gguf.Type) error {
+func (p *progress) tensor(g tensorWriter, r recipe, matrices gguf.Type) error {
 	kind := gguf.F32
 	if r.tensor.Matrix {
 		kind = matrices
@@ -84,7 +90,7 @@ func (p *progress) tensor(g *gguf.Writer, r recipe, matrices gguf.Type) error {
 	return err
 }
 
-func (p *progress) buildRows(g *gguf.Writer, enc *schema.Encoder, r recipe, cols int64) error {
+func (p *progress) buildRows(g tensorWriter, enc *schema.Encoder, r recipe, cols int64) error {
 	v, err := r.built()
 	if err != nil {
 		return fmt.Errorf("tensor %q: %w", r.tensor.Name, err)
@@ -92,7 +98,7 @@ func (p *progress) buildRows(g *gguf.Writer, enc *schema.Encoder, r recipe, cols
 	return p.rows(g, enc, v, cols)
 }
 
-func (p *progress) copyRows(g *gguf.Writer, enc *schema.Encoder, t *checkpoint.Tensor, cols int64) error {
+func (p *progress) copyRows(g tensorWriter, enc *schema.Encoder, t *checkpoint.Tensor, cols int64) error {
 	in, err := t.Reader()
 	if err != nil {
 		return err
@@ -112,7 +118,7 @@ func (p *progress) copyRows(g *gguf.Writer, enc *schema.Encoder, t *checkpoint.T
 	return nil
 }
 
-func (p *progress) rows(g *gguf.Writer, enc *schema.Encoder, v []float32, cols int64) error {
+func (p *progress) rows(g tensorWriter, enc *schema.Encoder, v []float32, cols int64) error {
 	written := int64(0)
 	for ; int64(len(v)) >= cols; v = v[cols:] {
 		b, err := enc.Row(v[:cols])

@@ -116,6 +116,7 @@ type Codec struct {
 	Codebooks          int // tables stored
 	Ratios             []int
 	ConvShortcut       bool
+	SHA256             string // of the tensors, CodecDigest; "" leaves it out
 }
 
 // Width returns the channels before the upsampling stage i; Width(len(Ratios)) is Filters.

@@ -97,7 +97,7 @@ func (c *Config) codec() gguf.Metadata {
 	for i, r := range k.Ratios {
 		ratios[i] = uint32(r)
 	}
-	return gguf.Metadata{
+	m := gguf.Metadata{
 		u32("bark.codec.sample_rate", k.SampleRate),
 		u32("bark.codec.hidden_size", k.HiddenSize),
 		u32("bark.codec.n_filter", k.Filters),
@@ -113,6 +113,10 @@ func (c *Config) codec() gguf.Metadata {
 		{Key: "bark.codec.ratios", Value: ratios},
 		{Key: "bark.codec.conv_shortcut", Value: k.ConvShortcut},
 	}
+	if k.SHA256 != "" {
+		m = append(m, gguf.Entry{Key: "bark.codec.sha256", Value: k.SHA256})
+	}
+	return m
 }
 
 func (c *Config) tokenizer() gguf.Metadata {

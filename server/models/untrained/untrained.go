@@ -121,6 +121,16 @@ func WriteConfig(w io.Writer, seed uint64, config Config) error {
 		return err
 	}
 	list := c.Tensors()
+	digest := schema.NewCodecDigest(list)
+	for _, t := range schema.CodecTensors(list) {
+		if err := writeFloats(digest, t, config.Type, weights(&c, seed, t)); err != nil {
+			return err
+		}
+	}
+	var err error
+	if c.Codec.SHA256, err = digest.Sum(); err != nil {
+		return err
+	}
 	var declared []gguf.Tensor
 	for _, t := range list {
 		declared = append(declared, t.Declare(config.Type)...)
@@ -142,7 +152,13 @@ func WriteConfig(w io.Writer, seed uint64, config Config) error {
 	return g.Close()
 }
 
-func writeFloats(g *gguf.Writer, t schema.Tensor, matrices gguf.Type, values []float32) error {
+// tensorWriter is a gguf.Writer or the codec's digest.
+type tensorWriter interface {
+	io.Writer
+	Next(name string) error
+}
+
+func writeFloats(g tensorWriter, t schema.Tensor, matrices gguf.Type, values []float32) error {
 	kind := gguf.F32
 	if t.Matrix {
 		kind = matrices

@@ -29,6 +29,7 @@ func TestDefaultModelSaysThatItIsUntrained(t *testing.T) {
 	assert.Equal(t, Name, f.Metadata.String("general.name"))
 	assert.False(t, f.Metadata.Bool("bark.trained"))
 	assert.Equal(t, []string{"noise_a", "noise_b"}, f.Metadata.Strings("bark.voices"))
+	assert.Len(t, f.Metadata.String("bark.codec.sha256"), 64)
 	assert.Less(t, len(b), 2<<20, "it is embedded in the binary")
 }
 
