@@ -24,10 +24,14 @@ type Runtime interface {
 	// Devices lists the devices; index 0 is the CPU.
 	Devices() ([]Device, error)
 	// Estimate returns the bytes that Load and one NewSession would take, without loading.
-	Estimate(src Source, opts LoadOptions, session SessionOptions) (model, sess Memory, err error)
+	Estimate(src Source, opts LoadOptions, session SessionOptions) (Estimate, error)
 	// Load maps and validates a model. A ctx that ends stops the load between tensors with ctx.Err().
 	// The caller must Close the model.
 	Load(ctx context.Context, src Source, opts LoadOptions) (Model, error)
+	// Trim gives freed memory back to the system and says how many bytes the process shrank by.
+	Trim(device int) (returned int64, err error)
+	// Live returns everything the runtime holds on the device, components once.
+	Live(device int) (Memory, error)
 }
 
 // Source says where a model's GGUF image is: a file, or bytes that never move or go away
@@ -70,8 +74,20 @@ type Model interface {
 	NewVoice(arrays VoiceArrays) (Voice, error)
 	// NewSession allocates everything one request needs.
 	NewSession(opts SessionOptions) (Session, error)
+	// Memory returns what the model takes, components included; zero when it is closed.
 	Memory() Memory
+	// Components lists what the model shares; also when it is closed.
+	Components() []Component
+	// Account may be asked for any number of times, and used after Close.
+	Account() Account
 	Close() error
+}
+
+// Account tells what the native allocator still holds for one model: weights, tables, sessions and voices, without
+// shared components.
+type Account interface {
+	// Live is 0 after the model's Close, once its sessions and voices are closed too.
+	Live() int64
 }
 
 // Session is the memory of one running request. One Synthesize at a time (else ErrBusy).
@@ -174,6 +190,18 @@ type ModelInfo struct {
 	Voices            []string
 }
 
+// Component is a group of tensors that models on one device share when their digests are equal; it is held once.
+type Component struct {
+	Digest string
+	Bytes  int64
+}
+
+// Estimate is what a load and one session would take, from the file's header alone.
+type Estimate struct {
+	Model, Session Memory
+	Components     []Component // contained in Model
+}
+
 // Memory is exact, from the native allocator.
 type Memory struct {
 	WeightsBytes     int64
@@ -182,6 +210,7 @@ type Memory struct {
 	ActivationsBytes int64
 	TotalBytes       int64
 	PeakBytes        int64
+	SharedBytes      int64 // of components; contained in WeightsBytes
 }
 
 // Device describes one place a model can live.

@@ -1,6 +1,8 @@
 package mock
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"sort"
 	"strings"
@@ -29,7 +31,8 @@ const (
 	nCoarse        = 2
 	nFine          = 8
 	codebookSize   = 1024
-	f32, f16       = 4, 2
+	voiceCodes     = 5000 // of a carried voice, all codebooks
+	f32, f16, i32  = 4, 2, 4
 )
 
 // shapes are the two published models, the embedded default, and one larger than any, so that a cache sees sizes
@@ -89,7 +92,18 @@ func (s shape) params() int64 {
 }
 
 func (s shape) modelMemory() cgo.Memory {
-	return sum(cgo.Memory{WeightsBytes: s.params() * f32, TablesBytes: s.tables})
+	return sum(cgo.Memory{WeightsBytes: s.params() * f32, TablesBytes: s.tables, SharedBytes: s.codecParams * f32})
+}
+
+// ownMemory is modelMemory without components.
+func (s shape) ownMemory() cgo.Memory {
+	return sum(cgo.Memory{WeightsBytes: (s.params() - s.codecParams) * f32, TablesBytes: s.tables})
+}
+
+// components are the codec: that of the published models is the same.
+func (s shape) components() []cgo.Component {
+	digest := sha256.Sum256(fmt.Appendf(nil, "codec of %d parameters", s.codecParams))
+	return []cgo.Component{{Digest: hex.EncodeToString(digest[:]), Bytes: s.codecParams * f32}}
 }
 
 func (s shape) sessionMemory(kv cgo.KVType) cgo.Memory {

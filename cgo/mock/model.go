@@ -20,9 +20,15 @@ type model struct {
 
 func newModel(r *Runtime, s shape) *model {
 	m := &model{runtime: r, shape: s}
-	m.open(r, "model "+s.id)
+	m.open(r.newAccount(s), "model "+s.id, cgo.Memory{})
 	return m
 }
+
+// Components implements cgo.Model.
+func (m *model) Components() []cgo.Component { return m.shape.components() }
+
+// Account implements cgo.Model.
+func (m *model) Account() cgo.Account { return m.account }
 
 // Info implements cgo.Model.
 func (m *model) Info() cgo.ModelInfo {
@@ -152,7 +158,7 @@ func (m *model) Voice(name string) (cgo.Voice, error) {
 		return nil, fmt.Errorf("%w: model %s has no voice %q; it has %s", cgo.ErrNotFound, m.shape.id, name,
 			strings.Join(voices(), ", "))
 	}
-	return m.newVoice(hash(name)), nil
+	return m.newVoice(hash(name), voiceCodes)
 }
 
 // NewVoice implements cgo.Model.
@@ -172,13 +178,18 @@ func (m *model) NewVoice(arrays cgo.VoiceArrays) (cgo.Voice, error) {
 	if err := checkCodes("fine", arrays.Fine, nFine, codebookSize); err != nil {
 		return nil, err
 	}
-	return m.newVoice(hash(arrays.Semantic, arrays.Coarse, arrays.Fine)), nil
+	codes := len(arrays.Semantic) + len(arrays.Coarse)*len(arrays.Coarse[0]) + len(arrays.Fine)*len(arrays.Fine[0])
+	return m.newVoice(hash(arrays.Semantic, arrays.Coarse, arrays.Fine), int64(codes))
 }
 
-func (m *model) newVoice(identity uint64) *voice {
+func (m *model) newVoice(identity uint64, codes int64) (*voice, error) {
 	v := &voice{model: m, identity: identity}
-	v.open(m.runtime, "voice")
-	return v
+	taken := sum(cgo.Memory{TablesBytes: codes * i32})
+	if err := m.account.join(taken); err != nil {
+		return nil, err
+	}
+	v.open(m.account, "voice", taken)
+	return v, nil
 }
 
 func checkCodes(what string, rows [][]int32, want int, end int32) error {
@@ -217,8 +228,18 @@ func (m *model) NewSession(opts cgo.SessionOptions) (cgo.Session, error) {
 	if err := checkKV(opts.KV); err != nil {
 		return nil, err
 	}
+	if err := m.runtime.checkLost(); err != nil {
+		return nil, err
+	}
+	if _, ok := m.runtime.fault(SessionOutOfMemory, m.shape.id); ok {
+		return nil, fmt.Errorf("%w: cpu: no room for a session of model %s by the fault plan", cgo.ErrOutOfMemory, m.shape.id)
+	}
 	s := &session{model: m, kv: opts.KV}
-	s.open(m.runtime, "session")
+	taken := m.shape.sessionMemory(opts.KV)
+	if err := m.account.join(taken); err != nil {
+		return nil, err
+	}
+	s.open(m.account, "session", taken)
 	return s, nil
 }
 

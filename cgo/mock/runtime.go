@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,12 +20,21 @@ type Options struct {
 	Wait func(ctx context.Context, d time.Duration) error
 	// Clock tells the time for Stats.StageMS; nil is time.Now.
 	Clock func() time.Time
+	// Faults is what goes wrong, valid; nil is nothing.
+	Faults *Faults
 }
 
 // Runtime implements cgo.Runtime.
 type Runtime struct {
-	opts Options
-	live atomic.Int64
+	opts    Options
+	handles atomic.Int64
+
+	mu         sync.Mutex // guards the rest, and the accounts
+	live       cgo.Memory
+	components map[cgo.Component]int // models that hold each
+	leaks      []leak
+	lost       leak // of the device itself: live while it is lost
+	calls      map[faultCall]int
 }
 
 // New returns a simulated runtime.
@@ -35,11 +45,11 @@ func New(opts Options) *Runtime {
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
-	return &Runtime{opts: opts}
+	return &Runtime{opts: opts, components: make(map[cgo.Component]int), calls: make(map[faultCall]int)}
 }
 
 // LiveHandles counts models, sessions and voices not yet closed, for leak tests.
-func (r *Runtime) LiveHandles() int64 { return r.live.Load() }
+func (r *Runtime) LiveHandles() int64 { return r.handles.Load() }
 
 // Devices implements cgo.Runtime.
 func (r *Runtime) Devices() ([]cgo.Device, error) {
@@ -50,16 +60,23 @@ func (r *Runtime) Devices() ([]cgo.Device, error) {
 }
 
 // Estimate implements cgo.Runtime.
-func (r *Runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions,
-) (model, sess cgo.Memory, err error) {
+func (r *Runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions) (cgo.Estimate, error) {
 	s, err := open(src, opts)
 	if err != nil {
-		return cgo.Memory{}, cgo.Memory{}, err
+		return cgo.Estimate{}, err
 	}
 	if err := checkKV(session.KV); err != nil {
-		return cgo.Memory{}, cgo.Memory{}, err
+		return cgo.Estimate{}, err
 	}
-	return s.modelMemory(), s.sessionMemory(session.KV), nil
+	if f, ok := r.fault(EstimateFails, s.id); ok {
+		return cgo.Estimate{}, f.err(s.id)
+	}
+	model := s.modelMemory()
+	if f, ok := r.fault(EstimateOff, s.id); ok {
+		model.WeightsBytes += f.Bytes
+		model = sum(model)
+	}
+	return cgo.Estimate{Model: model, Session: s.sessionMemory(session.KV), Components: s.components()}, nil
 }
 
 const loadSteps = 50
@@ -73,10 +90,20 @@ func (r *Runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 	if err != nil {
 		return nil, err
 	}
+	if err := r.checkLost(); err != nil {
+		return nil, err
+	}
+	slow, fails, leaks, err := r.loadFaults(ctx, s.id)
+	if err != nil {
+		return nil, err
+	}
 	total := s.params() * f32
 	for step := range int64(loadSteps) {
-		if err := r.wait(ctx, s.loadTime()/loadSteps); err != nil {
+		if err := r.wait(ctx, scaled(s.loadTime()/loadSteps, slow)); err != nil {
 			return nil, err
+		}
+		if fails.Kind != "" && step == loadSteps/2 {
+			return nil, fails.err(s.id)
 		}
 		if opts.Progress != nil {
 			opts.Progress(total*(step+1)/loadSteps, total)
@@ -85,13 +112,22 @@ func (r *Runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return newModel(r, s), nil
+	m := newModel(r, s)
+	m.account.leaks, m.account.leaksIn = leaks.Bytes, leaks.duration()
+	return m, nil
+}
+
+func checkDevice(device int) error {
+	if device != 0 {
+		return fmt.Errorf("%w: device %d; there is 1", cgo.ErrNotFound, device)
+	}
+	return nil
 }
 
 // open finds the simulated model of a source as the native runtime would find a file.
 func open(src cgo.Source, opts cgo.LoadOptions) (shape, error) {
-	if opts.Device != 0 {
-		return shape{}, fmt.Errorf("%w: device %d; there is 1", cgo.ErrNotFound, opts.Device)
+	if err := checkDevice(opts.Device); err != nil {
+		return shape{}, err
 	}
 	if opts.Threads < 0 {
 		return shape{}, fmt.Errorf("%w: %d threads", cgo.ErrInvalidArgument, opts.Threads)
@@ -122,20 +158,23 @@ func checkKV(kv cgo.KVType) error {
 
 // A handle is alive until its first close.
 type handle struct {
-	live   *atomic.Int64
-	kind   string
-	closed atomic.Bool
+	account *account
+	taken   cgo.Memory // by this handle alone
+	kind    string
+	closed  atomic.Bool
 }
 
-func (h *handle) open(r *Runtime, kind string) {
-	h.live, h.kind = &r.live, kind
-	h.live.Add(1)
+// open counts the handle. The model's memory is the account's own matter.
+func (h *handle) open(a *account, kind string, taken cgo.Memory) {
+	h.account, h.kind, h.taken = a, kind, taken
+	a.runtime.handles.Add(1)
 }
 
 // Close implements the Close of models, sessions and voices.
 func (h *handle) Close() error {
 	if h.closed.CompareAndSwap(false, true) {
-		h.live.Add(-1)
+		h.account.leave(h.taken)
+		h.account.runtime.handles.Add(-1)
 	}
 	return nil
 }

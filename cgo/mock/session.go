@@ -41,6 +41,7 @@ type run struct {
 	sink  cgo.Sink
 	stats cgo.Stats
 	tune  tune
+	slow  float64 // factor on all times
 }
 
 // Synthesize implements cgo.Session.
@@ -63,7 +64,16 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 	if err != nil {
 		return cgo.Stats{}, err
 	}
-	r := &run{session: s, ctx: ctx, sink: sink, tune: newTune(req, identity)}
+	if f, ok := s.model.runtime.fault(DeviceLost, s.model.shape.id); ok {
+		s.model.runtime.loseDevice(f)
+	}
+	if err := s.model.runtime.checkLost(); err != nil {
+		return cgo.Stats{}, err
+	}
+	r := &run{session: s, ctx: ctx, sink: sink, tune: newTune(req, identity), slow: 1}
+	if f, ok := s.model.runtime.fault(SynthesisSlow, s.model.shape.id); ok {
+		r.slow = f.Factor
+	}
 	r.stats.TextTokens = len(ids)
 	r.stats.TextTruncated = len(ids) > int(s.model.shape.maxText)
 	r.stats.SemanticTokens = s.model.semanticTokens(req)
@@ -115,7 +125,7 @@ func (m *model) semanticTokens(req cgo.Request) int {
 
 // step waits and reports one step.
 func (r *run) step(stage cgo.Stage, done, total int, took time.Duration) error {
-	if err := r.model.runtime.wait(r.ctx, took); err != nil {
+	if err := r.model.runtime.wait(r.ctx, scaled(took, r.slow)); err != nil {
 		return err
 	}
 	if r.sink.Progress == nil {
@@ -176,7 +186,7 @@ func (r *run) codec() error {
 	pcm := make([]float32, codecChunk*hop)
 	for done := 0; done < total; {
 		n := min(codecChunk, total-done)
-		if err := r.model.runtime.wait(r.ctx, r.model.shape.codecTime(n)); err != nil {
+		if err := r.model.runtime.wait(r.ctx, scaled(r.model.shape.codecTime(n), r.slow)); err != nil {
 			return err
 		}
 		chunk := pcm[:n*hop]

@@ -36,6 +36,8 @@ func (s shape) loadTime() time.Duration { return seconds(float64(s.params()*f32)
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
+func scaled(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
+
 // wait waits d times the scale, or until ctx ends. It also looks at ctx when there is nothing to wait for, so that
 // a request that takes no time can still be cancelled within a step.
 func (r *Runtime) wait(ctx context.Context, d time.Duration) error {

@@ -32,3 +32,27 @@ func (r *runtime) Devices() ([]cgo.Device, error) {
 	}
 	return devices, nil
 }
+
+// Trim implements cgo.Runtime.
+func (r *runtime) Trim(device int) (returned int64, err error) {
+	index, err := toInt32("device", device)
+	if err != nil {
+		return 0, err
+	}
+	var bytes C.int64_t
+	var failure C.barkrt_error
+	err = toError(C.barkrt_trim(C.int32_t(index), &bytes, &failure), &failure)
+	return int64(bytes), err
+}
+
+// Live implements cgo.Runtime.
+func (r *runtime) Live(device int) (cgo.Memory, error) {
+	index, err := toInt32("device", device)
+	if err != nil {
+		return cgo.Memory{}, err
+	}
+	var memory C.barkrt_memory
+	var failure C.barkrt_error
+	err = toError(C.barkrt_live(C.int32_t(index), &memory, &failure), &failure)
+	return toMemory(&memory), err
+}

@@ -11,23 +11,39 @@ import (
 )
 
 type model struct {
-	handle  *handle[*C.barkrt_model]
-	cleanup goruntime.Cleanup
-	info    cgo.ModelInfo
+	handle     *handle[*C.barkrt_model]
+	cleanup    goruntime.Cleanup
+	info       cgo.ModelInfo
+	components []cgo.Component
+	account    *account
 }
 
 // newModel takes over pointer, also when it fails.
 func newModel(pointer *C.barkrt_model, log *logSink) (*model, error) {
 	info, err := describe(pointer)
+	var components []cgo.Component
+	if err == nil {
+		components, err = toComponents(func(out *C.barkrt_component, capacity C.int64_t, count *C.int64_t) error {
+			var failure C.barkrt_error
+			return toError(C.barkrt_model_components(pointer, out, capacity, count, &failure), &failure)
+		})
+	}
+	var account *account
+	if err == nil {
+		account, err = newAccount(pointer)
+	}
 	if err != nil {
 		C.barkrt_model_free(pointer)
 		return nil, err
 	}
-	m := &model{info: info, handle: &handle[*C.barkrt_model]{
+	m := &model{info: info, components: components, account: account, handle: &handle[*C.barkrt_model]{
 		kind:    "model " + info.Name,
 		log:     log,
 		pointer: pointer,
-		release: func(p *C.barkrt_model) { C.barkrt_model_free(p) },
+		release: func(p *C.barkrt_model) {
+			C.barkrt_model_free(p)
+			account.settle()
+		},
 	}}
 	m.cleanup = guardLeak(m, m.handle)
 	return m, nil
@@ -125,6 +141,12 @@ func toSampling(s C.barkrt_sampling) cgo.Sampling {
 		MinEOSP:     float32(s.min_eos_p),
 	}
 }
+
+// Components implements cgo.Model.
+func (m *model) Components() []cgo.Component { return append([]cgo.Component(nil), m.components...) }
+
+// Account implements cgo.Model.
+func (m *model) Account() cgo.Account { return m.account }
 
 // Memory implements cgo.Model. A closed model takes nothing that it could tell.
 func (m *model) Memory() cgo.Memory {

@@ -33,7 +33,7 @@ func New(log func(level int, text string)) (cgo.Runtime, error) {
 	return &runtime{log: sink}, nil
 }
 
-// LiveHandles counts the native models, sessions, voices and cancel tokens not yet freed, for leak tests.
+// LiveHandles counts the native models, sessions, voices, cancel tokens and accounts not yet freed, for leak tests.
 func LiveHandles() int64 { return int64(C.barkrt_live_handles()) }
 
 // A place is a cgo.Source in C's terms: a path or a memory range.
@@ -59,25 +59,26 @@ func newPlace(src cgo.Source) (place, error) {
 func (p place) free() { C.free(unsafe.Pointer(p.path)) }
 
 // Estimate implements cgo.Runtime.
-func (r *runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions,
-) (model, sess cgo.Memory, err error) {
+func (r *runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions) (cgo.Estimate, error) {
 	device, threads, err := loadNumbers(opts)
 	if err != nil {
-		return cgo.Memory{}, cgo.Memory{}, err
+		return cgo.Estimate{}, err
 	}
 	at, err := newPlace(src)
 	if err != nil {
-		return cgo.Memory{}, cgo.Memory{}, err
+		return cgo.Estimate{}, err
 	}
 	defer at.free()
 	var ofModel, ofSession C.barkrt_memory
-	var failure C.barkrt_error
-	status := C.barkd_estimate(at.path, at.data, at.bytes, device, threads, C.int32_t(session.KV),
-		&ofModel, &ofSession, &failure)
-	if err := toError(status, &failure); err != nil {
-		return cgo.Memory{}, cgo.Memory{}, err
+	components, err := toComponents(func(out *C.barkrt_component, capacity C.int64_t, count *C.int64_t) error {
+		var failure C.barkrt_error
+		return toError(C.barkd_estimate(at.path, at.data, at.bytes, device, threads, C.int32_t(session.KV),
+			&ofModel, &ofSession, out, capacity, count, &failure), &failure)
+	})
+	if err != nil {
+		return cgo.Estimate{}, err
 	}
-	return toMemory(&ofModel), toMemory(&ofSession), nil
+	return cgo.Estimate{Model: toMemory(&ofModel), Session: toMemory(&ofSession), Components: components}, nil
 }
 
 // Load implements cgo.Runtime.
@@ -133,5 +134,28 @@ func toMemory(m *C.barkrt_memory) cgo.Memory {
 		ActivationsBytes: int64(m.activations_bytes),
 		TotalBytes:       int64(m.total_bytes),
 		PeakBytes:        int64(m.peak_bytes),
+		SharedBytes:      int64(m.shared_bytes),
+	}
+}
+
+// toComponents calls list, which fills out and tells the full count, until all components have room.
+func toComponents(list func(out *C.barkrt_component, capacity C.int64_t, count *C.int64_t) error) ([]cgo.Component, error) {
+	found := make([]C.barkrt_component, 4)
+	for {
+		var count C.int64_t
+		if err := list(&found[0], C.int64_t(len(found)), &count); err != nil {
+			return nil, err
+		}
+		if int(count) > len(found) {
+			found = make([]C.barkrt_component, count)
+			continue
+		}
+		components := make([]cgo.Component, 0, count)
+		for i := range found[:count] {
+			components = append(components, cgo.Component{
+				Digest: C.GoString(&found[i].digest[0]), Bytes: int64(found[i].bytes),
+			})
+		}
+		return components, nil
 	}
 }

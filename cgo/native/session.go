@@ -30,11 +30,15 @@ func (m *model) NewSession(opts cgo.SessionOptions) (cgo.Session, error) {
 	if err := toError(status, &failure); err != nil {
 		return nil, err
 	}
+	account := m.account
 	s := &session{handle: &handle[*C.barkrt_session]{
 		kind:    "session of model " + m.info.Name,
 		log:     m.handle.log,
 		pointer: out,
-		release: func(p *C.barkrt_session) { C.barkrt_session_free(p) },
+		release: func(p *C.barkrt_session) {
+			C.barkrt_session_free(p)
+			account.settle()
+		},
 	}}
 	s.cleanup = guardLeak(s, s.handle)
 	return s, nil

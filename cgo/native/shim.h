@@ -51,12 +51,14 @@ static inline barkrt_model_params barkd_model_params(const char* path, const voi
 
 static inline int32_t barkd_estimate(const char* path, const void* data, int64_t data_bytes, int32_t device,
                                      int32_t n_threads, int32_t kv_type, barkrt_memory* model,
-                                     barkrt_memory* session, barkrt_error* err) {
+                                     barkrt_memory* session, barkrt_component* components, int64_t capacity,
+                                     int64_t* n_components, barkrt_error* err) {
   barkrt_model_params params = barkd_model_params(path, data, data_bytes, device, n_threads);
   barkrt_session_params session_params;
   barkrt_session_params_init(&session_params);
   session_params.kv_type = kv_type;
-  return barkrt_model_estimate(&params, &session_params, model, session, err);
+  return barkrt_model_estimate(&params, &session_params, model, session, components, capacity, n_components,
+                               err);
 }
 
 static inline int32_t barkd_load(const char* path, const void* data, int64_t data_bytes, int32_t device,

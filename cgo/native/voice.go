@@ -15,12 +15,15 @@ type voice struct {
 	cleanup goruntime.Cleanup
 }
 
-func newVoice(pointer *C.barkrt_voice, log *logSink) *voice {
+func newVoice(pointer *C.barkrt_voice, log *logSink, account *account) *voice {
 	v := &voice{handle: &handle[*C.barkrt_voice]{
 		kind:    "voice",
 		log:     log,
 		pointer: pointer,
-		release: func(p *C.barkrt_voice) { C.barkrt_voice_free(p) },
+		release: func(p *C.barkrt_voice) {
+			C.barkrt_voice_free(p)
+			account.settle()
+		},
 	}}
 	v.cleanup = guardLeak(v, v.handle)
 	return v
@@ -44,7 +47,7 @@ func (m *model) Voice(name string) (cgo.Voice, error) {
 	if err := toError(C.barkrt_voice_load(pointer, text, &out, &failure), &failure); err != nil {
 		return nil, err
 	}
-	return newVoice(out, m.handle.log), nil
+	return newVoice(out, m.handle.log, m.account), nil
 }
 
 // NewVoice implements cgo.Model.
@@ -71,7 +74,7 @@ func (m *model) NewVoice(arrays cgo.VoiceArrays) (cgo.Voice, error) {
 	if err := toError(status, &failure); err != nil {
 		return nil, err
 	}
-	return newVoice(out, m.handle.log), nil
+	return newVoice(out, m.handle.log, m.account), nil
 }
 
 func codes(values []int32) *C.int32_t { return (*C.int32_t)(unsafe.Pointer(unsafe.SliceData(values))) }

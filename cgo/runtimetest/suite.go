@@ -28,6 +28,11 @@ func Run(t *testing.T, s Subject) {
 		{"device 0 is the CPU", deviceZeroIsTheCPU},
 		{"model describes itself", modelDescribesItself},
 		{"estimate equals what is taken", estimateEqualsWhatIsTaken},
+		{"account ends at zero", accountEndsAtZero},
+		{"accounts do not leak", accountsDoNotLeak},
+		{"components are counted once", componentsAreCountedOnce},
+		{"stopped load holds nothing", stoppedLoadHoldsNothing},
+		{"trim", trims},
 		{"second Close is harmless", secondCloseIsHarmless},
 		{"closed objects refuse calls", closedObjectsRefuseCalls},
 		{"session outlives its model's Close", sessionOutlivesItsModel},
@@ -55,6 +60,7 @@ func Run(t *testing.T, s Subject) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.test(t, s)
 			assert.Zero(t, s.LiveHandles(), "handles leaked")
+			assert.Zero(t, s.live(t), "memory leaked")
 		})
 	}
 }

@@ -62,8 +62,8 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   params.data_bytes = image.bytes();
   barkrt_error err;
   barkrt_memory model_bytes = {}, session_bytes = {}, live = {};
-  const int32_t estimated =
-      barkrt_model_estimate(&params, nullptr, &model_bytes, &session_bytes, &err);
+  const int32_t estimated = barkrt_model_estimate(&params, nullptr, &model_bytes, &session_bytes,
+                                                  nullptr, 0, nullptr, &err);
   barkrt_model* model = nullptr;
   const int32_t loaded = barkrt_model_load(&params, &model, &err);
   check(loaded);
@@ -75,5 +75,6 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   barkrt_model_free(model);
   if (barkrt_live_handles() != 0) __builtin_trap();
+  if (barkrt_live(0, &live, &err) != BARKRT_OK || live.total_bytes != 0) __builtin_trap();
   return 0;
 }

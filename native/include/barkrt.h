@@ -5,6 +5,8 @@
  *   session  the memory of one running request (key-value cache, activations); one call at a time
  *   voice    a history prompt: semantic, coarse and fine tokens of earlier speech
  *   cancel   a sticky flag that any thread may set and any request may watch
+ *   account  the bytes of one model with its sessions and voices; tells that they are gone
+ *   component  tensors that the models of a device share when they are equal; held once
  *
  * Rules that hold for every function here
  *   Errors   functions that can fail return a barkrt_status and fill the caller's barkrt_error (may
@@ -43,7 +45,7 @@ extern "C" {
 
 /* Compare with barkrt_abi_version() at start: a binding built against another number must not go
  * on. */
-#define BARKRT_ABI_VERSION 1u
+#define BARKRT_ABI_VERSION 2u
 
 /* ---- status
  * ---------------------------------------------------------------------------------------- */
@@ -118,7 +120,23 @@ typedef struct barkrt_memory {
   int64_t activations_bytes; /* everything else a session needs */
   int64_t total_bytes;
   int64_t peak_bytes;
+  int64_t shared_bytes; /* of components; contained in weights_bytes */
 } barkrt_memory;
+
+/* Fills *out with everything that lives on the device in this process; components count once.
+ * NOT_FOUND for an index out of range. */
+BARKRT_API int32_t barkrt_live(int32_t device, barkrt_memory* out, barkrt_error* err);
+/* Gives freed memory back to the system. *returned_bytes (may be NULL) is by how much the process
+ * shrank on the device: its resident memory without mapped files on the CPU. Takes milliseconds.
+ * NOT_FOUND for an index out of range. */
+BARKRT_API int32_t barkrt_trim(int32_t device, int64_t* returned_bytes, barkrt_error* err);
+
+/* Tensors that models on one device share when they are equal; held until the last of these models
+ * goes. */
+typedef struct barkrt_component {
+  char digest[72]; /* 64 hexadecimal digits, NUL-terminated */
+  int64_t bytes;
+} barkrt_component;
 
 /* ---- model
  * ----------------------------------------------------------------------------------------- */
@@ -149,11 +167,14 @@ typedef struct barkrt_session_params barkrt_session_params;
 
 /* What loading the model and creating one session would take, in bytes, read from the file's header
  * alone: nothing is allocated on the device. NULL `session` means default session parameters.
- * BAD_MODEL, NOT_FOUND, UNSUPPORTED as barkrt_model_load. */
+ * Writes at most `capacity` of the components that the model would share, and the full count to
+ * *n_components; their bytes are contained in *model_out, whether another model has them or not.
+ * Output pointers may be NULL. BAD_MODEL, NOT_FOUND, UNSUPPORTED as barkrt_model_load. */
 BARKRT_API int32_t barkrt_model_estimate(const barkrt_model_params* params,
                                          const barkrt_session_params* session,
                                          barkrt_memory* model_out, barkrt_memory* session_out,
-                                         barkrt_error* err);
+                                         barkrt_component* components, int64_t capacity,
+                                         int64_t* n_components, barkrt_error* err);
 
 /* Maps and validates the file; *out is owned by the caller (barkrt_model_free). Blocking. */
 BARKRT_API int32_t barkrt_model_load(const barkrt_model_params* params, barkrt_model** out,
@@ -183,6 +204,11 @@ BARKRT_API int32_t barkrt_model_describe(const barkrt_model* model, barkrt_model
 BARKRT_API const char* barkrt_model_voice_name(const barkrt_model* model, int32_t index);
 BARKRT_API int32_t barkrt_model_memory(const barkrt_model* model, barkrt_memory* out,
                                        barkrt_error* err);
+/* Writes at most `capacity` of the model's components, and the full count to *n_components. A file
+ * whose component differs from a live one with its digest has none: it is warned of in the log. */
+BARKRT_API int32_t barkrt_model_components(const barkrt_model* model, barkrt_component* components,
+                                           int64_t capacity, int64_t* n_components,
+                                           barkrt_error* err);
 BARKRT_API void barkrt_model_free(barkrt_model* model);
 
 /* Token ids of `text` as the tokenizer gives them: no offset, no cut, no padding, no special tokens
@@ -344,7 +370,23 @@ BARKRT_API int32_t barkrt_synthesize(barkrt_session* session, const barkrt_reque
                                      barkrt_sink_fn sink, void* user, barkrt_stats* stats,
                                      barkrt_error* err);
 
-/* Models, sessions, voices and cancel tokens not yet freed: for leak tests. */
+/* ---- account
+ * --------------------------------------------------------------------------------------- */
+
+/* What the allocator holds for one model: weights, tables, its sessions and its voices, without
+ * components, which other models may hold too. May outlive them all. */
+typedef struct barkrt_account barkrt_account;
+
+/* A handle on the model's account, freed by the caller; any number of them. NULL for NULL and when
+ * out of memory. */
+BARKRT_API barkrt_account* barkrt_model_account(const barkrt_model* model);
+/* Fills *out. All zero but peak_bytes once the model and its sessions and voices are freed: it
+ * stays so, for nothing can be made from the model any more. */
+BARKRT_API int32_t barkrt_account_live(const barkrt_account* account, barkrt_memory* out,
+                                       barkrt_error* err);
+BARKRT_API void barkrt_account_free(barkrt_account* account);
+
+/* Models, sessions, voices, cancel tokens and accounts not yet freed: for leak tests. */
 BARKRT_API int64_t barkrt_live_handles(void);
 
 #ifdef __cplusplus

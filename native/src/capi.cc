@@ -56,6 +56,12 @@ struct barkrt_cancel : LiveHandle {
   std::atomic<bool> flag{false};
 };
 
+struct barkrt_account : LiveHandle {
+  explicit barkrt_account(std::shared_ptr<const barkrt::MemoryAccount> family)
+      : core(std::move(family)) {}
+  std::shared_ptr<const barkrt::MemoryAccount> core;
+};
+
 namespace {
 
 barkrt::Request read_request(const Model& model, const barkrt_request* request) {
@@ -126,15 +132,30 @@ int32_t barkrt_device_memory(int32_t index, int64_t* free_bytes, int64_t* total_
   return status;
 }
 
+int32_t barkrt_live(int32_t device, barkrt_memory* out, barkrt_error* err) {
+  if (out) *out = {};
+  return capi::fenced(
+      err, [&] { capi::need(out, "out") = capi::to_memory(*barkrt::device_account(device)); });
+}
+
+int32_t barkrt_trim(int32_t device, int64_t* returned_bytes, barkrt_error* err) {
+  int64_t returned = 0;
+  const int32_t status = capi::fenced(err, [&] { returned = barkrt::trim_device(device); });
+  if (returned_bytes) *returned_bytes = returned;
+  return status;
+}
+
 void barkrt_model_params_init(barkrt_model_params* params) {
   if (params) *params = capi::default_model_params();
 }
 
 int32_t barkrt_model_estimate(const barkrt_model_params* params,
                               const barkrt_session_params* session, barkrt_memory* model_out,
-                              barkrt_memory* session_out, barkrt_error* err) {
+                              barkrt_memory* session_out, barkrt_component* components,
+                              int64_t capacity, int64_t* n_components, barkrt_error* err) {
   if (model_out) *model_out = {};
   if (session_out) *session_out = {};
+  if (n_components) *n_components = 0;
   return capi::fenced(err, [&] {
     const barkrt_model_params p = capi::read_params(params);
     const DType kv_type = capi::read_kv_type(session);
@@ -142,9 +163,11 @@ int32_t barkrt_model_estimate(const barkrt_model_params* params,
     Config config;
     const barkrt::ModelBytes m = Model::estimate(*capi::open_gguf(p), &config);
     const Session::Bytes s = Session::estimate(config, kv_type);
-    const int64_t model_total = m.weights + m.tables, session_total = s.kv + s.activations;
-    if (model_out) *model_out = {m.weights, m.tables, 0, 0, model_total, model_total};
-    if (session_out) *session_out = {0, 0, s.kv, s.activations, session_total, session_total};
+    const int64_t session_total = s.kv + s.activations;
+    capi::write_components(m.component ? &*m.component : nullptr, components, capacity,
+                           n_components);
+    if (model_out) *model_out = capi::to_memory(m);
+    if (session_out) *session_out = {0, 0, s.kv, s.activations, session_total, session_total, 0};
   });
 }
 
@@ -195,8 +218,16 @@ const char* barkrt_model_voice_name(const barkrt_model* model, int32_t index) {
 
 int32_t barkrt_model_memory(const barkrt_model* model, barkrt_memory* out, barkrt_error* err) {
   if (out) *out = {};
+  return capi::fenced(
+      err, [&] { capi::need(out, "out") = capi::to_memory(*capi::need(model, "model").core); });
+}
+
+int32_t barkrt_model_components(const barkrt_model* model, barkrt_component* components,
+                                int64_t capacity, int64_t* n_components, barkrt_error* err) {
+  if (n_components) *n_components = 0;
   return capi::fenced(err, [&] {
-    capi::need(out, "out") = capi::to_memory(capi::need(model, "model").core->account());
+    const barkrt::Component* const c = capi::need(model, "model").core->component();
+    capi::write_components(c ? &c->plan() : nullptr, components, capacity, n_components);
   });
 }
 
@@ -304,5 +335,22 @@ int32_t barkrt_synthesize(barkrt_session* session, const barkrt_request* request
     if (stats) capi::write_struct(stats, capi::to_stats(done), sizeof(barkrt_stats), "stats");
   });
 }
+
+barkrt_account* barkrt_model_account(const barkrt_model* model) {
+  barkrt_account* account = nullptr;
+  if (!model) return nullptr;
+  capi::fenced(nullptr, [&] {
+    account = std::make_unique<barkrt_account>(model->core->family()).release();
+  });
+  return account;
+}
+
+int32_t barkrt_account_live(const barkrt_account* account, barkrt_memory* out, barkrt_error* err) {
+  if (out) *out = {};
+  return capi::fenced(
+      err, [&] { capi::need(out, "out") = capi::to_memory(*capi::need(account, "account").core); });
+}
+
+void barkrt_account_free(barkrt_account* account) { delete account; }
 
 int64_t barkrt_live_handles(void) { return live_handles.load(); }

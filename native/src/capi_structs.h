@@ -131,13 +131,44 @@ inline DType read_kv_type(const barkrt_session_params* params) {
 
 inline barkrt_memory to_memory(const MemoryAccount& account) {
   barkrt_memory m{};
-  m.weights_bytes = account.live(Category::Weights);
+  m.shared_bytes = account.live(Category::Shared);
+  m.weights_bytes = account.live(Category::Weights) + m.shared_bytes;
   m.tables_bytes = account.live(Category::Tables);
   m.kv_bytes = account.live(Category::Kv);
   m.activations_bytes = account.live(Category::Activations);
   m.total_bytes = account.total();
   m.peak_bytes = account.peak();
   return m;
+}
+
+// A model takes its component too, whoever else does.
+inline barkrt_memory to_memory(const Model& model) {
+  barkrt_memory m = to_memory(model.account());
+  if (const Component* c = model.component()) {
+    m.shared_bytes += c->bytes();
+    m.weights_bytes += c->bytes();
+    m.total_bytes += c->bytes();
+    m.peak_bytes += c->bytes();
+  }
+  return m;
+}
+
+inline barkrt_memory to_memory(const ModelBytes& b) {
+  const int64_t total = b.weights + b.tables;
+  return {b.weights, b.tables, 0, 0, total, total, b.component ? b.component->bytes : 0};
+}
+
+// The one component of a model or of an estimate, or none.
+inline void write_components(const ComponentPlan* component, barkrt_component* out,
+                             int64_t capacity, int64_t* n) {
+  if (capacity < 0 || (capacity > 0 && !out))
+    fail(Status::InvalidArgument, "capacity is %lld and components is %s",
+         static_cast<long long>(capacity), out ? "set" : "NULL");
+  if (n) *n = component ? 1 : 0;
+  if (!component || capacity == 0) return;
+  *out = {};
+  copy_text(out->digest, component->digest);
+  out->bytes = component->bytes;
 }
 
 inline barkrt_sampling to_c(const HfSampling& s) { return {s.temperature, s.top_p, s.top_k, 0}; }

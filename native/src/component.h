@@ -50,7 +50,8 @@ class Component {
   ~Component();
   Component(const Component&) = delete;
 
-  const std::string& digest() const { return plan_.digest; }
+  // As the file describes it that the component was made from.
+  const ComponentPlan& plan() const { return plan_; }
   int64_t bytes() const { return plan_.bytes; }
   // Where the device finds the tensor; NULL when it is not of this component.
   const void* find(std::string_view name) const;

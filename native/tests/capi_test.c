@@ -109,10 +109,15 @@ static void test_null_never_crashes(void) {
   barkrt_set_log(NULL, NULL);
   EXPECT_STATUS(barkrt_model_load(NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
   EXPECT(barkrt_model_load(NULL, NULL, NULL) == BARKRT_INVALID_ARGUMENT);
-  EXPECT_STATUS(barkrt_model_estimate(NULL, NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  EXPECT_STATUS(barkrt_model_estimate(NULL, NULL, NULL, NULL, NULL, 0, NULL, &err),
+                BARKRT_INVALID_ARGUMENT);
   EXPECT_STATUS(barkrt_model_describe(NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
   EXPECT(barkrt_model_voice_name(NULL, 0) == NULL);
   EXPECT_STATUS(barkrt_model_memory(NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  EXPECT_STATUS(barkrt_model_components(NULL, NULL, 0, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  EXPECT(barkrt_model_account(NULL) == NULL);
+  EXPECT_STATUS(barkrt_account_live(NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  barkrt_account_free(NULL);
   EXPECT_STATUS(barkrt_model_tokenize(NULL, 0, "a", 1, NULL, 0, NULL, &err),
                 BARKRT_INVALID_ARGUMENT);
   EXPECT_STATUS(barkrt_voice_load(NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
@@ -157,6 +162,7 @@ static void test_model(barkrt_model* model) {
   barkrt_error err;
   barkrt_model_facts f;
   barkrt_memory m, model_need, session_need;
+  barkrt_component c, held[2];
   barkrt_model_params p = image_params();
   int32_t ids[3] = {-1, -1, -1};
   int64_t n = -1;
@@ -172,10 +178,19 @@ static void test_model(barkrt_model* model) {
   EXPECT(barkrt_model_voice_name(model, -1) == NULL);
 
   EXPECT_STATUS(barkrt_model_memory(model, &m, &err), BARKRT_OK);
-  EXPECT_STATUS(barkrt_model_estimate(&p, NULL, &model_need, &session_need, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_model_estimate(&p, NULL, &model_need, &session_need, &c, 1, &n, &err),
+                BARKRT_OK);
   EXPECT(memcmp(&m, &model_need, sizeof m) == 0);
   EXPECT(m.weights_bytes > 0 && m.tables_bytes > 0 && m.total_bytes == m.peak_bytes);
   EXPECT(session_need.kv_bytes > 0 && session_need.activations_bytes > 0);
+  EXPECT(n == 1 && strlen(c.digest) == 64 && c.bytes > 0 && c.bytes == m.shared_bytes);
+  EXPECT(m.shared_bytes < m.weights_bytes);
+  EXPECT_STATUS(barkrt_model_components(model, held, 2, &n, &err), BARKRT_OK);
+  EXPECT(n == 1 && strcmp(held[0].digest, c.digest) == 0 && held[0].bytes == c.bytes);
+  EXPECT_STATUS(barkrt_model_components(model, NULL, 0, &n, &err), BARKRT_OK);
+  EXPECT(n == 1);
+  EXPECT_STATUS(barkrt_model_components(model, NULL, 1, &n, &err), BARKRT_INVALID_ARGUMENT);
+  EXPECT_STATUS(barkrt_model_components(model, held, -1, &n, &err), BARKRT_INVALID_ARGUMENT);
 
   EXPECT_STATUS(barkrt_model_tokenize(model, BARKRT_RULES_SUNO, "hello", 5, ids, 2, &n, &err),
                 BARKRT_OK);
@@ -352,12 +367,71 @@ static void test_session_parameters(barkrt_model* model) {
   EXPECT_STATUS(barkrt_session_new(model, &sp, &session, &err), BARKRT_OK);
   EXPECT_STATUS(barkrt_session_memory(session, &f32, &err), BARKRT_OK);
   EXPECT(f32.kv_bytes == 2 * f16.kv_bytes && f32.activations_bytes == f16.activations_bytes);
-  EXPECT_STATUS(barkrt_model_estimate(&p, &sp, &model_need, &session_need, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_model_estimate(&p, &sp, &model_need, &session_need, NULL, 0, NULL, &err),
+                BARKRT_OK);
   EXPECT(memcmp(&f32, &session_need, sizeof f32) == 0);
   barkrt_session_free(session);
   sp.kv_type = 7;
   EXPECT_STATUS(barkrt_session_new(model, &sp, &session, &err), BARKRT_INVALID_ARGUMENT);
   EXPECT(session == NULL);
+}
+
+/* A second model of the same image: its component counts once, its account ends at zero. */
+static void test_accounts(void) {
+  barkrt_error err;
+  barkrt_memory before, m, live, now;
+  barkrt_model* model = NULL;
+  barkrt_session* session = NULL;
+  barkrt_voice* voice = NULL;
+  barkrt_account *account, *again;
+  barkrt_model_params p = image_params();
+  EXPECT_STATUS(barkrt_live(0, &before, &err), BARKRT_OK);
+  EXPECT(before.shared_bytes > 0 && before.total_bytes > before.weights_bytes);
+  EXPECT_STATUS(barkrt_model_load(&p, &model, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_model_memory(model, &m, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_live(0, &live, &err), BARKRT_OK);
+  EXPECT(live.shared_bytes == before.shared_bytes && m.shared_bytes == before.shared_bytes);
+  EXPECT(live.total_bytes == before.total_bytes + m.total_bytes - m.shared_bytes);
+
+  account = barkrt_model_account(model);
+  again = barkrt_model_account(model);
+  EXPECT_STATUS(barkrt_account_live(account, &now, &err), BARKRT_OK);
+  EXPECT(now.total_bytes == m.total_bytes - m.shared_bytes && now.shared_bytes == 0);
+  EXPECT_STATUS(barkrt_voice_load(model, "anna", &voice, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_account_live(account, &now, &err), BARKRT_OK);
+  EXPECT(now.tables_bytes == m.tables_bytes + 4 * (20 + 2 * 30 + 4 * 30));
+  EXPECT_STATUS(barkrt_session_new(model, NULL, &session, &err), BARKRT_OK);
+  barkrt_model_free(model);
+  barkrt_voice_free(voice);
+  EXPECT_STATUS(barkrt_account_live(again, &now, &err), BARKRT_OK);
+  EXPECT(now.kv_bytes > 0 && now.weights_bytes == m.weights_bytes - m.shared_bytes);
+  barkrt_session_free(session);
+  EXPECT_STATUS(barkrt_account_live(again, &now, &err), BARKRT_OK);
+  EXPECT(now.total_bytes == 0 && now.weights_bytes == 0 && now.tables_bytes == 0);
+  EXPECT(now.kv_bytes == 0 && now.activations_bytes == 0 &&
+         now.peak_bytes > m.total_bytes - m.shared_bytes);
+  barkrt_account_free(account);
+  barkrt_account_free(again);
+  EXPECT_STATUS(barkrt_live(0, &now, &err), BARKRT_OK);
+  now.peak_bytes = before.peak_bytes;
+  EXPECT(memcmp(&now, &before, sizeof now) == 0);
+}
+
+/* Loads that fail or are stopped leave nothing. */
+static void test_nothing_is_live(void) {
+  barkrt_error err;
+  barkrt_memory live;
+  int64_t returned = -1;
+  EXPECT(barkrt_live_handles() == 0);
+  EXPECT_STATUS(barkrt_live(0, &live, &err), BARKRT_OK);
+  EXPECT(live.total_bytes == 0 && live.shared_bytes == 0 && live.weights_bytes == 0);
+  EXPECT_STATUS(barkrt_live(99, &live, &err), BARKRT_NOT_FOUND);
+  EXPECT_STATUS(barkrt_live(0, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  EXPECT_STATUS(barkrt_trim(0, &returned, &err), BARKRT_OK);
+  EXPECT(returned >= 0);
+  EXPECT_STATUS(barkrt_trim(0, NULL, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_trim(-1, &returned, &err), BARKRT_NOT_FOUND);
+  EXPECT(returned == 0);
 }
 
 int main(void) {
@@ -369,7 +443,7 @@ int main(void) {
   test_devices();
   test_null_never_crashes();
   test_load_failures();
-  EXPECT(barkrt_live_handles() == 0);
+  test_nothing_is_live();
 
   EXPECT_STATUS(barkrt_model_load(&p, &model, &err), BARKRT_OK);
   if (model == NULL) return 1;
@@ -380,9 +454,10 @@ int main(void) {
   test_session_parameters(model);
   test_synthesis(model, session);
   test_foreign_voice(session);
+  test_accounts();
   barkrt_model_free(model); /* before its session */
   barkrt_session_free(session);
-  EXPECT(barkrt_live_handles() == 0);
+  test_nothing_is_live();
   if (n_failed == 0) printf("ok\n");
   return n_failed != 0;
 }

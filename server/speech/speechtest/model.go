@@ -102,6 +102,16 @@ func (m *Model) Memory() cgo.Memory {
 	return cgo.Memory{WeightsBytes: 1 << 20, TotalBytes: 1 << 20, PeakBytes: 1 << 20}
 }
 
+// Components implements cgo.Model: it shares nothing.
+func (m *Model) Components() []cgo.Component { return nil }
+
+// Account implements cgo.Model: it counts the sessions alone, as Close takes nothing away.
+func (m *Model) Account() cgo.Account { return account{m} }
+
+type account struct{ model *Model }
+
+func (a account) Live() int64 { return a.model.sessions.Load() << 10 }
+
 // Close implements cgo.Model.
 func (m *Model) Close() error { return nil }
 
