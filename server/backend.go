@@ -92,7 +92,7 @@ func embedded(runtime cgo.Runtime) (api.Model, error) {
 func openMock(cfg runtimeConfig) *backend {
 	return &backend{
 		name:      "mock",
-		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale}),
+		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale, Faults: cfg.faults}),
 		resolve:   mock.Resolve,
 		argument:  mock.Resolve,
 		catalogue: mockCatalogue{mock.New(mock.Options{})},

@@ -23,5 +23,6 @@ type runtimeFlags struct {
 	storeFlags
 	Backend       string `var:"BARKD_BACKEND" default:"native" placeholder:"native" help:"native, or mock for a simulated runtime without weights."`
 	MockTimeScale string `var:"MOCK_TIME_SCALE" default:"1" placeholder:"1" help:"Factor on the times of the simulated runtime."`
+	MockFaults    string `var:"MOCK_FAULTS" placeholder:"PLAN" help:"What goes wrong in the simulated runtime: JSON (mock.Faults), or @FILE of it."`
 	Threads       string `var:"BARKD_THREADS" default:"0" placeholder:"0" help:"CPU threads; 0 is one per core. The audio does not depend on it."`
 }

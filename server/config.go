@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"barkd/cgo/mock"
 )
 
 // serverConfig is what `barkd serve` is asked to be, checked.
@@ -30,6 +33,7 @@ type serverConfig struct {
 type runtimeConfig struct {
 	mock      bool
 	timeScale float64
+	faults    *mock.Faults // of the simulated runtime; nil for none
 	threads   int
 	models    string // "" for the default folder
 }
@@ -83,6 +87,26 @@ func (s *settings) oneOf(name, value string, allowed ...string) string {
 	return allowed[0]
 }
 
+// faults reads a fault plan: JSON, or @ and the name of a file of it.
+func (s *settings) faults(name, value string) *mock.Faults {
+	text := []byte(strings.TrimSpace(value))
+	if len(text) == 0 {
+		return nil
+	}
+	var err error
+	if file, ok := strings.CutPrefix(string(text), "@"); ok {
+		if text, err = os.ReadFile(file); err != nil {
+			s.problems = append(s.problems, fmt.Sprintf("%s: %v", name, err))
+			return nil
+		}
+	}
+	plan, err := mock.ParseFaults(text)
+	if err != nil {
+		s.problems = append(s.problems, fmt.Sprintf("%s: %v", name, err))
+	}
+	return plan
+}
+
 // err names every bad setting.
 func (s *settings) err() error {
 	if len(s.problems) == 0 {
@@ -95,6 +119,7 @@ func (f runtimeFlags) read(s *settings) runtimeConfig {
 	return runtimeConfig{
 		mock:      s.oneOf("BARKD_BACKEND", f.Backend, "native", "mock") == "mock",
 		timeScale: s.number("MOCK_TIME_SCALE", f.MockTimeScale, 0),
+		faults:    s.faults("MOCK_FAULTS", f.MockFaults),
 		threads:   s.integer("BARKD_THREADS", f.Threads, 0, 4096),
 		models:    f.Models,
 	}

@@ -107,6 +107,28 @@ func TestEveryBadSettingIsNamedAtOnce(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(got.err, "\n"))
 }
 
+func TestFaultPlanIsReadFromTextOrFileAndBadOnesAreNamed(t *testing.T) {
+	const plan = `{"rules": [{"fault": "load_fails", "error": "bad_model", "model": "suno/*"}]}`
+	file := filepath.Join(t.TempDir(), "plan.json")
+	require.NoError(t, os.WriteFile(file, []byte(plan), 0o600))
+	out := filepath.Join(t.TempDir(), "out.wav")
+	for _, value := range []string{plan, "@" + file} {
+		env := map[string]string{"BARKD_BACKEND": "mock", "MOCK_TIME_SCALE": "0", "MOCK_FAULTS": value}
+		got := barkd(t, env, "", "synth", "--model", "suno/bark", "--text", "Hello.", "-o", out)
+		assert.NotZero(t, got.code)
+		assert.Contains(t, got.err, "load_fails by the fault plan")
+		got = barkd(t, env, "", "synth", "--model", "barkd/tiny", "--text", "Hello.", "-o", out)
+		assert.Zero(t, got.code, got.err)
+	}
+	env := map[string]string{"MOCK_FAULTS": `{"rules": [{"fault": "luck"}]}`, "PORT": "bad"}
+	got := barkd(t, env, "", "serve")
+	assert.Equal(t, 2, got.code)
+	assert.Contains(t, got.err, "MOCK_FAULTS: fault plan: rule 1 (luck): no such fault")
+	assert.Contains(t, got.err, `PORT="bad"`, "all at once")
+	got = barkd(t, map[string]string{"MOCK_FAULTS": "@" + file + ".absent"}, "", "serve")
+	assert.Contains(t, got.err, "MOCK_FAULTS: open")
+}
+
 func TestFlagBeatsEnvironmentBeatsDefault(t *testing.T) {
 	env := map[string]string{"PORT": "1", "LOG_LEVEL": "", "MAX_CACHED_MODELS": "bad"}
 	got := barkd(t, env, "", "serve", "--port", "bad-too")
