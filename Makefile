@@ -31,10 +31,11 @@ test: native ## native tests, then go test ./...
 	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
 
-bench: build ## time every op, and 5 s of audio from a model of bark-small's shape (random weights)
+bench: build ## time every op, a load, and 5 s of audio from a model of bark-small's shape (random weights)
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops
 	@[ -f build/bark-small-shape.gguf ] || go run ./tools/untrained -shape bark-small -o build/bark-small-shape.gguf
+	$(NATIVE)/native/bench/bench_load build/bark-small-shape.gguf
 	bin/barkd synth --model build/bark-small-shape.gguf --text "Hello, my name is Suno." --max-tokens 250 --seed 1 \
 	  -o build/bench.wav
 
