@@ -5,7 +5,7 @@ JOBS   ?= $(shell nproc)
 CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
 GOFUZZTIME ?= 60s
 
-.PHONY: help run build native test bench fmt lint sanitize race fuzz clean
+.PHONY: help run build native test bench cycles fmt lint sanitize race fuzz clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -38,6 +38,11 @@ bench: build ## time every op, a load, and 5 s of audio from a model of bark-sma
 	$(NATIVE)/native/bench/bench_load build/bark-small-shape.gguf
 	bin/barkd synth --model build/bark-small-shape.gguf --text "Hello, my name is Suno." --max-tokens 250 --seed 1 \
 	  -o build/bench.wav
+
+cycles: native ## 200 loads and closes of a model of bark-small's shape; memory must come back each time
+	@[ -f build/bark-small-shape.gguf ] || go run ./tools/untrained -shape bark-small -o build/bark-small-shape.gguf
+	BARKD_MEMORY_CYCLES=200 BARKD_MEMORY_MODEL=$(CURDIR)/build/bark-small-shape.gguf \
+	  go test ./cgo/native -count 1 -timeout 60m -v -run TestLoadAndCloseCyclesReturnTheMemory
 
 fmt: ## format C++ and Go in place
 	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format -i
