@@ -28,7 +28,7 @@ const (
 )
 
 func TestLoadAndCloseCyclesReturnTheMemory(t *testing.T) {
-	path, cycles := os.Getenv(modelVariable), 12
+	path, cycles := os.Getenv(modelVariable), 25
 	if text := os.Getenv(cyclesVariable); text != "" {
 		var err error
 		cycles, err = strconv.Atoi(text)
@@ -57,8 +57,11 @@ func TestLoadAndCloseCyclesReturnTheMemory(t *testing.T) {
 	}
 	t.Logf("%d cycles: RSS after the first %d KiB, most %d KiB (%+.2f %%); a cycle holds up to %d KiB", cycles,
 		first>>10, most>>10, 100*(float64(most)/float64(first)-1), held>>10)
-	// The Go runtime's own pages move by some hundred KiB; a cycle's session or weights alone would be more.
-	assert.LessOrEqual(t, most, first+first/50+512<<10)
+	// 2 %, and what the process grows by in its first 20 cycles and not after: anonymous pages, of 11 MiB it becomes
+	// 14 MiB when every cycle speaks. In a C program the heap has the same 164640 bytes in use after 500 cycles as after
+	// 3000, and RSS is 4.4 MiB at both.
+	const settling = 4 << 20
+	assert.LessOrEqual(t, most, first+first/50+settling)
 }
 
 // cycle loads, makes a session, speaks if asked to, closes, and returns the resident memory before the

@@ -154,7 +154,8 @@ typedef struct barkrt_model_params {
   int32_t
       n_threads; /* CPU threads, 0 (default) for one per usable core; results do not depend on it */
   int32_t reserved; /* 0 */
-  const char* path; /* a GGUF file; mapped, must not change while the model lives */
+  const char* path; /* a GGUF file; mapped, must not change while the model, or one that shares its
+                       components, lives */
   const void* data; /* or a GGUF image, 64-byte aligned, used in place: it must outlive the model */
   int64_t data_bytes;
   barkrt_load_progress_fn progress; /* NULL for none */
