@@ -34,17 +34,23 @@ func TestLoadAndCloseCyclesReturnTheMemory(t *testing.T) {
 		cycles, err = strconv.Atoi(text)
 		require.NoError(t, err)
 	}
+	tiny := filepath.Join(t.TempDir(), "tiny.gguf")
+	var file bytes.Buffer
+	require.NoError(t, untrained.Write(&file, 1))
+	require.NoError(t, os.WriteFile(tiny, file.Bytes(), 0o600))
 	if path == "" {
-		path = filepath.Join(t.TempDir(), "tiny.gguf")
-		var file bytes.Buffer
-		require.NoError(t, untrained.Write(&file, 1))
-		require.NoError(t, os.WriteFile(path, file.Bytes(), 0o600))
+		path = tiny
 	}
 	rt, err := New(nil)
 	require.NoError(t, err)
 	before, err := rt.Live(0)
 	require.NoError(t, err)
 	require.Zero(t, before.TotalBytes)
+	// A process of 11 MiB grows by some 3 MiB in its first speaking cycles, and little after.
+	for range 10 {
+		cycle(t, rt, cgo.Source{Name: "settling", Path: tiny}, true)
+		settledRSS(t, rt)
+	}
 	var first, most, held int64
 	for n := range cycles {
 		open := cycle(t, rt, cgo.Source{Name: "cycles", Path: path}, n%max(1, cycles/10) == 0)
@@ -57,11 +63,10 @@ func TestLoadAndCloseCyclesReturnTheMemory(t *testing.T) {
 	}
 	t.Logf("%d cycles: RSS after the first %d KiB, most %d KiB (%+.2f %%); a cycle holds up to %d KiB", cycles,
 		first>>10, most>>10, 100*(float64(most)/float64(first)-1), held>>10)
-	// 2 %, and what the process grows by in its first 20 cycles and not after: anonymous pages, of 11 MiB it becomes
-	// 14 MiB when every cycle speaks. In a C program the heap has the same 164640 bytes in use after 500 cycles as after
-	// 3000, and RSS is 4.4 MiB at both.
-	const settling = 4 << 20
-	assert.LessOrEqual(t, most, first+first/50+settling)
+	// 2 %, and a few stacks and heap arenas of threads, which come and go. In a C program the heap has the same 164640
+	// bytes in use after 500 cycles as after 3000, and RSS is 4.4 MiB at both.
+	const stacks = 4 << 20
+	assert.LessOrEqual(t, most, first+first/50+stacks)
 }
 
 // cycle loads, makes a session, speaks if asked to, closes, and returns the resident memory before the
