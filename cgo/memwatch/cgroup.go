@@ -2,33 +2,44 @@ package memwatch
 
 import (
 	"errors"
-	"math"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 )
 
-// A level is one cgroup with a memory limit, on the way from the process's own up to the root it can see.
-type level struct {
-	dir         string
-	limit, used int64
-}
-
 // A hierarchy says where a cgroup memory controller is mounted and how its files are called.
 type hierarchy struct {
-	limit, usage, reclaimable string // file names, and the name in memory.stat
-	mountRoot, mountPoint     string
+	version               int
+	limits                []string
+	usage                 string
+	reclaimable           string // the name in memory.stat of file pages the kernel gives back under pressure
+	mountRoot, mountPoint string
 }
 
 var (
-	cgroupV1 = hierarchy{limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes",
+	cgroupV1 = hierarchy{version: 1, limits: []string{"memory.limit_in_bytes"}, usage: "memory.usage_in_bytes",
 		reclaimable: "total_inactive_file"}
-	cgroupV2 = hierarchy{limit: "memory.max", usage: "memory.current", reclaimable: "inactive_file"}
+	// Above memory.high a process is not killed but slowed down until it hardly moves: for us a limit like the other.
+	cgroupV2 = hierarchy{version: 2, limits: []string{"memory.max", "memory.high"}, usage: "memory.current",
+		reclaimable: "inactive_file"}
 )
 
-// levels returns the limited cgroups above the process. None is not an error: not every system has cgroups.
-func (s *Source) levels() ([]level, error) {
+// A group is one cgroup of this process: its own (depth 0) or one above it.
+type group struct {
+	hierarchy
+	dir   string
+	depth int
+}
+
+// A level is one limit of a group.
+type level struct {
+	file        string
+	limit, used int64
+}
+
+// groups returns the cgroups of this process, own first, up to the root that it can see. A hybrid system has two
+// hierarchies. None is not an error: not every system has cgroups.
+func (s *Source) groups() ([]group, error) {
 	mounts, err := os.ReadFile(s.path("proc/self/mountinfo"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -36,31 +47,39 @@ func (s *Source) levels() ([]level, error) {
 	if err != nil {
 		return nil, err
 	}
-	groups, err := os.ReadFile(s.path("proc/self/cgroup"))
+	own, err := os.ReadFile(s.path("proc/self/cgroup"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	var levels []level
+	var groups []group
+	var seen [3]bool // by version; a second mount of a hierarchy shows the same groups again
 	for _, h := range hierarchies(string(mounts)) {
-		own, ok := ownGroup(string(groups), h)
-		if !ok {
+		name, ok := ownGroup(string(own), h)
+		if !ok || seen[h.version] {
 			continue
 		}
-		// In a container the group's path is often the host's, of which only a part is mounted, or none.
-		relative := strings.TrimPrefix(own, strings.TrimSuffix(h.mountRoot, "/"))
-		for dir := path.Clean("/" + relative); ; dir = path.Dir(dir) {
-			if l, ok := s.level(h, dir); ok {
-				levels = append(levels, l)
-			}
+		seen[h.version] = true
+		for depth, dir := 0, h.below(name); ; depth, dir = depth+1, path.Dir(dir) {
+			groups = append(groups, group{hierarchy: h, dir: path.Join(h.mountPoint, dir), depth: depth})
 			if dir == "/" {
 				break
 			}
 		}
 	}
-	return levels, nil
+	return groups, nil
+}
+
+// below returns where a group lies below the mount point. In a container the group's name is often the host's, of
+// which only a part is mounted, or none.
+func (h hierarchy) below(name string) string {
+	root := strings.TrimSuffix(h.mountRoot, "/")
+	if rest, ok := strings.CutPrefix(name, root); ok && (rest == "" || rest[0] == '/') {
+		name = rest
+	}
+	return path.Clean("/" + name)
 }
 
 // hierarchies finds the memory controllers in the text of mountinfo:
@@ -96,51 +115,71 @@ func ownGroup(groups string, h hierarchy) (string, bool) {
 		if len(fields) != 3 {
 			continue
 		}
-		if h.limit == cgroupV2.limit && fields[0] == "0" && fields[1] == "" ||
-			h.limit == cgroupV1.limit && hasItem(fields[1], "memory") {
+		if h.version == 2 && fields[0] == "0" && fields[1] == "" || h.version == 1 && hasItem(fields[1], "memory") {
 			return fields[2], true
 		}
 	}
 	return "", false
 }
 
-func (s *Source) level(h hierarchy, group string) (level, bool) {
-	dir := path.Join(h.mountPoint, group)
-	limit, ok := s.number(path.Join(dir, h.limit))
-	if !ok || limit >= 1<<60 { // v1 writes "none" as the largest page-aligned number
-		return level{}, false
-	}
-	used, ok := s.number(path.Join(dir, h.usage))
+// levels returns the limits of one group.
+func (s *Source) levels(g group) []level {
+	used, ok := parseNumber(s.text(g.dir, g.usage))
 	if !ok {
-		return level{}, false
+		return nil
 	}
-	stat, err := os.ReadFile(s.path(dir, "memory.stat"))
-	if err == nil {
-		for line := range strings.Lines(string(stat)) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-			if bytes, err := strconv.ParseInt(value, 10, 64); name == h.reclaimable && err == nil {
-				used = max(0, used-bytes) // file pages the kernel gives back under pressure
-			}
+	used = max(0, used-parseCounters(s.text(g.dir, "memory.stat"))[g.reclaimable])
+	var levels []level
+	for _, name := range g.limits {
+		limit, ok := parseNumber(s.text(g.dir, name))
+		if ok && limit < 1<<60 { // v1 writes "none" as the largest page-aligned number
+			levels = append(levels, level{file: path.Join(g.dir, name), limit: limit, used: used})
 		}
 	}
-	return level{dir: dir, limit: limit, used: used}, true
+	return levels
 }
 
-// number reads a file of one number; "max" and damaged files have none.
-func (s *Source) number(name string) (int64, bool) {
-	text, err := os.ReadFile(s.path(name))
-	if err != nil {
-		return 0, false
+// addEvents adds the counters of one group.
+func (s *Source) addEvents(e *Events, g group) {
+	if g.version == 1 {
+		failures, ok := parseNumber(s.text(g.dir, "memory.failcnt"))
+		oom := parseCounters(s.text(g.dir, "memory.oom_control"))
+		e.Known = e.Known || ok
+		e.Max += failures
+		e.OOMKill += oom["oom_kill"]
+		e.UnderOOM = e.UnderOOM || oom["under_oom"] > 0
+		return
 	}
-	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64)
-	if err != nil {
-		return 0, false
+	counters := parseCounters(s.text(s.eventsFile(g)))
+	e.Known = e.Known || len(counters) > 0
+	e.Low += counters["low"]
+	e.High += counters["high"]
+	e.Max += counters["max"]
+	e.OOM += counters["oom"]
+	e.OOMKill += counters["oom_kill"]
+}
+
+// eventsFile is the file of a v2 group's counters. memory.events of a group above ours also counts what happens to our
+// siblings; kernels before 5.2 have no other.
+func (s *Source) eventsFile(g group) string {
+	local := path.Join(g.dir, "memory.events.local")
+	if _, err := os.Stat(s.path(local)); err == nil {
+		return local
 	}
-	return int64(min(n, math.MaxInt64)), true
+	return path.Join(g.dir, "memory.events")
+}
+
+// text returns a file's content, nothing for a file that cannot be read: many of them are absent at the root.
+func (s *Source) text(parts ...string) string {
+	text, err := os.ReadFile(s.path(parts...))
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 func hasItem(list, item string) bool {
-	for _, have := range strings.Split(list, ",") {
+	for have := range strings.SplitSeq(list, ",") {
 		if have == item {
 			return true
 		}

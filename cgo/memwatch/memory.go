@@ -1,27 +1,20 @@
-// Package memwatch tells how much memory this process may use: the machine's, or less where a cgroup says so.
+// Package memwatch tells how much memory this process may use, and when it becomes short. A Source reads the host: the
+// machine's memory, or less where a cgroup says so. A Watcher turns the readings of several pools into pressure levels.
+// Package memwatch/nvml has the pools of NVIDIA GPUs.
 package memwatch
 
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
+	"path"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/pbnjay/memory"
 )
 
-// Reading is the memory at one moment, in bytes.
-type Reading struct {
-	TotalBytes     int64  // the machine's memory, or the smallest cgroup limit below it
-	AvailableBytes int64  // what can be allocated without swapping or breaking a limit; page cache counts as available
-	LimitBytes     int64  // the smallest cgroup limit, 0 for none
-	LimitedBy      string // the cgroup directory that sets LimitBytes; empty for none
-}
-
-// Source reads the memory of the machine and of the cgroups the process is in.
+// Source reads the memory of the machine and of the cgroups the process is in. It has no state: any number of
+// goroutines may use it.
 type Source struct{ root string }
 
 // New returns the source of this process.
@@ -36,23 +29,46 @@ func (s *Source) Read() (Reading, error) {
 	if err != nil {
 		return Reading{}, err
 	}
-	levels, err := s.levels()
+	groups, err := s.groups()
 	if err != nil {
 		return Reading{}, fmt.Errorf("read cgroup memory: %w", err)
 	}
-	for _, level := range levels {
-		r.AvailableBytes = min(r.AvailableBytes, max(0, level.limit-level.used))
-		if r.LimitBytes == 0 || level.limit < r.LimitBytes {
-			r.LimitBytes, r.LimitedBy = level.limit, level.dir
+	for _, g := range groups {
+		for _, l := range s.levels(g) {
+			r.meet(l)
+		}
+		s.addEvents(&r.Events, g)
+		if g.depth == 0 && g.version == 2 {
+			r.GroupStall = s.stall(path.Join(g.dir, "memory.pressure"))
 		}
 	}
-	if r.LimitBytes >= r.TotalBytes { // a limit above the machine is none
-		r.LimitBytes, r.LimitedBy = 0, ""
-	}
+	r.Stall = s.stall("/proc/pressure/memory")
 	if r.LimitBytes > 0 {
 		r.TotalBytes = r.LimitBytes
 	}
+	r.UsedBytes = r.TotalBytes - r.AvailableBytes
 	return r, nil
+}
+
+// meet narrows the reading to one limit. A limit above the machine is none.
+func (r *Reading) meet(l level) {
+	if l.limit >= r.TotalBytes {
+		return
+	}
+	if free := max(0, l.limit-l.used); free < r.AvailableBytes {
+		r.AvailableBytes, r.BoundBy = free, l.file
+	}
+	if r.LimitBytes == 0 || l.limit < r.LimitBytes {
+		r.LimitBytes, r.LimitedBy = l.limit, l.file
+	}
+}
+
+func (s *Source) stall(file string) Stall {
+	stall, ok := parseStall(s.text(file))
+	if ok {
+		stall.From = file
+	}
+	return stall
 }
 
 func (s *Source) path(parts ...string) string {
@@ -62,36 +78,18 @@ func (s *Source) path(parts ...string) string {
 // machine reads MemTotal and MemAvailable. The kernel's "free" is not used where that file exists: it does not
 // count the page cache, in which mapped weights live.
 func (s *Source) machine() (Reading, error) {
+	r := Reading{OwnBytes: -1, OthersBytes: -1}
 	text, err := os.ReadFile(s.path("proc/meminfo"))
 	if errors.Is(err, os.ErrNotExist) {
-		total, free := memory.TotalMemory(), memory.FreeMemory()
-		if total == 0 {
+		r.TotalBytes, r.AvailableBytes = clamp(memory.TotalMemory()), clamp(memory.FreeMemory())
+		if r.TotalBytes == 0 {
 			return Reading{}, errors.New("this system does not tell its memory")
 		}
-		return Reading{TotalBytes: clamp(total), AvailableBytes: clamp(free)}, nil
+		return r, nil
 	}
 	if err != nil {
 		return Reading{}, err
 	}
-	values := make(map[string]int64)
-	for line := range strings.Lines(string(text)) {
-		name, rest, _ := strings.Cut(line, ":")
-		fields := strings.Fields(rest)
-		if len(fields) == 2 && fields[1] == "kB" {
-			if kib, err := strconv.ParseInt(fields[0], 10, 64); err == nil && kib >= 0 && kib < math.MaxInt64>>10 {
-				values[name] = kib << 10
-			}
-		}
-	}
-	total, ok := values["MemTotal"]
-	if !ok || total == 0 {
-		return Reading{}, errors.New("/proc/meminfo has no MemTotal")
-	}
-	available, ok := values["MemAvailable"]
-	if !ok { // kernels before 3.14
-		available = values["MemFree"] + values["Cached"]
-	}
-	return Reading{TotalBytes: total, AvailableBytes: min(available, total)}, nil
+	r.TotalBytes, r.AvailableBytes, err = parseMeminfo(string(text))
+	return r, err
 }
-
-func clamp(bytes uint64) int64 { return int64(min(bytes, math.MaxInt64)) }
