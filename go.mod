@@ -3,6 +3,7 @@ module barkd
 go 1.26.0
 
 require (
+	github.com/NVIDIA/go-nvml v0.13.4-1
 	github.com/alecthomas/kong v1.17.0
 	github.com/go-audio/wav v1.1.0
 	github.com/gofiber/fiber/v2 v2.52.15
