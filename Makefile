@@ -4,6 +4,8 @@ NATIVE := build/native
 JOBS   ?= $(shell nproc)
 CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
 GOFUZZTIME ?= 60s
+# go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
+export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .PHONY: help run build native test bench cycles fmt lint sanitize race fuzz clean
 help: ## list the targets
@@ -14,7 +16,7 @@ run: build ## build, then serve on :8000 with the embedded default model
 
 build: native ## bin/barkd, one file
 	@mkdir -p bin
-	go build -o bin/barkd ./server
+	go build -ldflags='-extldflags=-Wl,-z,lazy' -o bin/barkd ./server
 
 TESTS := OFF
 test: TESTS := ON
