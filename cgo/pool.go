@@ -9,136 +9,194 @@ import (
 	"barkd/cgo/cache"
 )
 
-// Resolver finds the image of a model id; ErrNotFound when there is none. It runs as a part of the load.
-type Resolver func(id string) (Source, error)
+// How the pool treats models that wait and loads that fail.
+const (
+	patience    = 30 * time.Second // of a model that waits while busy ones take ever more leases
+	coolDown    = 10 * time.Second // after a first failed load; it doubles
+	maxCoolDown = 5 * time.Minute
+)
 
 // PoolOptions choose how a Pool keeps models.
 type PoolOptions struct {
-	MaxModels int           // most models in memory at one time; below 1: no limit
-	Load      LoadOptions   // for every model
-	Patience  time.Duration // how long a model waits for room that busy ones never give up; 0 is no bound
-	// Loaded hears of every load that ends, with its error or the model's memory; Freed of every free. They are
-	// called on goroutines of the pool and may be nil.
-	Loaded func(id string, took time.Duration, memory Memory, err error)
-	Freed  func(id string, err error)
+	MaxModels int         // most models in memory at one time; below 1: no limit
+	Load      LoadOptions // for every model
+	// Budgets in bytes by device index; 0 or missing: no limit. Budget 0 is host memory.
+	Budgets []int64
+	// KeepAlive is how long an idle model stays, cache.Forever or cache.AtOnce; 0 is cache.Forever.
+	KeepAlive time.Duration
+	// MaxWait bounds how long an Acquire waits for room and a load; 0 is no bound but the caller's context.
+	MaxWait time.Duration
+	// LoadTimeout ends a load that hangs, with ErrTimeout; 0 is never.
+	LoadTimeout time.Duration
+	// Demand is the access pattern of an earlier run, as Demand returned it.
+	Demand []cache.Demand
+	// Report receives errors that no caller waits for, those of frees. May be nil.
+	Report func(id string, err error)
+	// Asked hears of every Acquire of a model that there is; Decided of every decision of the cache. Decided is called
+	// under the cache's lock and must not wait. They may be nil.
+	Asked   func(id string, how cache.Outcome)
+	Decided func(cache.Event)
+	// Trace hears of every finished lease and load; it must not wait. May be nil.
+	Trace func(cache.TraceEvent)
 }
 
 // Pool keeps loaded models, least recently used first out. Its methods may be called from any goroutine.
 type Pool struct {
-	models *cache.Cache[Model]
-	max    int
+	*cache.Cache[*resident]
+	runtime Runtime
+	devices []Device
+	device  int // where models are loaded
+	maxWait time.Duration
+	asked   func(id string, how cache.Outcome)
 }
 
 // NewPool returns an empty pool. The caller must Close it.
-func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) *Pool {
-	if opts.Loaded == nil {
-		opts.Loaded = func(string, time.Duration, Memory, error) {}
+func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
+	devices, err := rt.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
 	}
-	if opts.Freed == nil {
-		opts.Freed = func(string, error) {}
+	if len(devices) > cache.MaxPools {
+		devices = devices[:cache.MaxPools]
 	}
-	return &Pool{max: opts.MaxModels, models: cache.New(cache.Options[Model]{
+	if opts.Load.Device < 0 || opts.Load.Device >= len(devices) {
+		return nil, fmt.Errorf("%w: device %d; there are %d", ErrNotFound, opts.Load.Device, len(devices))
+	}
+	if opts.Asked == nil {
+		opts.Asked = func(string, cache.Outcome) {}
+	}
+	l := &loader{runtime: rt, resolve: resolve, opts: opts.Load, timeout: opts.LoadTimeout}
+	var pools []cache.Pool
+	for i, d := range devices {
+		pool := cache.Pool{Name: d.ID}
+		if i < len(opts.Budgets) {
+			pool.Budget = opts.Budgets[i]
+		}
+		pools = append(pools, pool)
+	}
+	return &Pool{runtime: rt, devices: devices, device: opts.Load.Device, maxWait: opts.MaxWait, asked: opts.Asked, Cache: cache.New(cache.Options[*resident]{
+		Pools:      pools,
 		MaxEntries: opts.MaxModels,
-		Patience:   opts.Patience,
-		Bytes:      func(m Model) int64 { return m.Memory().TotalBytes },
-		Load: func(ctx context.Context, id string) (Model, error) {
-			start := time.Now()
-			m, err := load(ctx, rt, resolve, id, opts.Load)
-			var memory Memory
-			if err == nil {
-				memory = m.Memory()
-			}
-			opts.Loaded(id, time.Since(start), memory, err)
-			return m, err
-		},
-		Free: func(id string, m Model) error {
-			if err := m.Close(); err != nil {
-				return err
-			}
-			opts.Freed(id, nil)
-			return nil
-		},
-		Report: opts.Freed,
-	})}
+		KeepAlive:  opts.KeepAlive,
+		Patience:   patience,
+		CoolDown:   coolDown, MaxCoolDown: maxCoolDown,
+		Demand:   opts.Demand,
+		Classify: classify,
+		Estimate: l.estimate,
+		Measure:  l.measure,
+		Load:     l.load,
+		Free:     l.free,
+		Report:   opts.Report,
+		Observe:  opts.Decided,
+		Trace:    opts.Trace,
+	})}, nil
 }
 
-func load(ctx context.Context, rt Runtime, resolve Resolver, id string, opts LoadOptions) (Model, error) {
-	src, err := resolve(id)
-	if err != nil {
-		return nil, err
-	}
-	return rt.Load(ctx, src, opts)
-}
+// Devices lists the devices; device i's memory is the cache's pool i.
+func (p *Pool) Devices() []Device { return p.devices }
 
 // ModelLease keeps a model in memory.
-type ModelLease struct{ lease *cache.Lease[Model] }
+type ModelLease struct{ lease cache.Lease[*resident] }
 
 // Model returns the leased model. It must not be used after Release.
-func (l *ModelLease) Model() Model { return l.lease.Value() }
+func (l *ModelLease) Model() Model { return l.lease.Value().Model }
+
+// Revoked is closed when the model is wanted back at once: the holder should stop and release.
+func (l *ModelLease) Revoked() <-chan struct{} { return l.lease.Revoked() }
 
 // Release gives the lease back. Only the first call counts.
 func (l *ModelLease) Release() { l.lease.Release() }
 
-// Acquire returns a lease on the model id, loading it if needed. It waits until there is room and the load has ended,
-// or until ctx ends. The caller must Release the lease exactly once.
-func (p *Pool) Acquire(ctx context.Context, id string) (*ModelLease, error) {
-	lease, err := p.models.Acquire(ctx, id)
-	if errors.Is(err, cache.ErrClosed) {
-		return nil, fmt.Errorf("model %q: the server is shutting down: %w", id, ErrClosed)
+// NewSession makes a session of the leased model when the ledger has room for it; it waits for that until ctx ends.
+// An f32 key-value cache takes the room of two sessions.
+func (l *ModelLease) NewSession(ctx context.Context, opts SessionOptions) (Session, error) {
+	s := &leasedSession{lease: l.lease}
+	rooms := 1
+	if opts.KV == KVF32 {
+		rooms = 2
 	}
+	for ; s.rooms < rooms; s.rooms++ {
+		if err := l.lease.EnterSession(ctx); err != nil {
+			s.leave()
+			return nil, err
+		}
+	}
+	session, err := l.Model().NewSession(opts)
 	if err != nil {
+		s.leave()
 		return nil, err
 	}
+	s.Session = session
+	return s, nil
+}
+
+// leasedSession gives its room in the ledger back when it is closed.
+type leasedSession struct {
+	Session
+	lease cache.Lease[*resident]
+	rooms int
+}
+
+// Close implements Session.
+func (s *leasedSession) Close() error {
+	err := s.Session.Close()
+	s.leave()
+	return err
+}
+
+func (s *leasedSession) leave() {
+	for ; s.rooms > 0; s.rooms-- {
+		s.lease.ExitSession()
+	}
+}
+
+// Acquire returns a lease on the model id, loading it if needed. It waits until there is room and the load has ended,
+// until ctx ends, or for PoolOptions.MaxWait. The caller must Release the lease exactly once. What cannot be had now
+// is a *cache.Refusal.
+func (p *Pool) Acquire(ctx context.Context, id string, ask cache.Ask) (*ModelLease, error) {
+	if p.maxWait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, p.maxWait)
+		defer cancel()
+	}
+	lease, err := p.Cache.Acquire(ctx, id, ask)
+	if err != nil {
+		if !errors.Is(err, ErrNotFound) { // ids that are none are not counted by name
+			p.asked(id, cache.Reject)
+		}
+		return nil, closedError(id, err)
+	}
+	p.asked(id, lease.Outcome())
 	return &ModelLease{lease}, nil
 }
 
-// Preload loads the model id, or returns when it is loaded.
-func (p *Pool) Preload(ctx context.Context, id string) error {
-	lease, err := p.Acquire(ctx, id)
-	if err != nil {
-		return err
+// closedError is the runtime's error for a closed pool.
+func closedError(id string, err error) error {
+	if errors.Is(err, cache.ErrClosed) {
+		return fmt.Errorf("model %q: the server is shutting down: %w", id, ErrClosed)
 	}
-	lease.Release()
-	return nil
+	return err
 }
 
-// WarmupResult is the outcome for one model.
-type WarmupResult struct {
-	ID   string
-	Took time.Duration
-	Err  error
-}
-
-// Warmup loads models one after the other. Those beyond the limit are refused: they would push out the first ones.
-func (p *Pool) Warmup(ctx context.Context, ids []string) []WarmupResult {
-	results := make([]WarmupResult, 0, len(ids))
-	distinct := make(map[string]struct{}, len(ids))
-	for _, id := range ids {
-		start := time.Now()
-		distinct[id] = struct{}{}
-		var err error
-		if p.max > 0 && len(distinct) > p.max {
-			err = fmt.Errorf("warm up %q: the cache holds at most %d models: %w", id, p.max, ErrInvalidArgument)
-		} else {
-			err = p.Preload(ctx, id)
-		}
-		results = append(results, WarmupResult{ID: id, Took: time.Since(start), Err: err})
+// Preload loads the model id, or returns when it is loaded. progress may be nil.
+func (p *Pool) Preload(ctx context.Context, id string, progress func(done, total int64)) error {
+	var follow func(cache.Progress)
+	if progress != nil {
+		follow = func(at cache.Progress) { progress(at.Done, at.Total) }
 	}
-	return results
+	return closedError(id, p.Cache.Preload(ctx, id, cache.Ask{Holder: "preload"}, follow))
 }
 
-// Clear frees the idle models before it returns, and those in use at their last release.
-func (p *Pool) Clear() cache.Cleared { return p.models.Clear() }
-
-// Remove does for one model what Clear does for all.
-func (p *Pool) Remove(id string) cache.Cleared { return p.models.Remove(id) }
-
-// PoolStats is the state of a pool at one moment; Bytes is the models' own count of their memory.
-type PoolStats = cache.Snapshot
-
-// Stats returns the present state. It never waits for a load or a free.
-func (p *Pool) Stats() PoolStats { return p.models.Snapshot() }
-
-// Close refuses new leases, stops loads and frees every model; it waits for the last lease, or until ctx ends, and
-// may be called again.
-func (p *Pool) Close(ctx context.Context) error { return p.models.Close(ctx) }
+// Trim gives memory that was freed back to the system, on every device, and asks again for what freed models have not
+// returned. It returns the bytes given back.
+func (p *Pool) Trim() (int64, error) {
+	var sum int64
+	var errs []error
+	for i := range p.devices {
+		returned, err := p.runtime.Trim(i)
+		sum += returned
+		errs = append(errs, err)
+	}
+	p.Sweep()
+	return sum, errors.Join(errs...)
+}

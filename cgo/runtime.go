@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// What callers branch on; an error of the runtime wraps exactly one of these. The names say what the caller can
+// What callers branch on; an error of the runtime wraps exactly one of these (ErrTimeout is the pool's alone). The names say what the caller can
 // do about it (native/include/barkrt.h, barkrt_status).
 var (
 	ErrInvalidArgument = errors.New("invalid argument")
@@ -17,6 +17,7 @@ var (
 	ErrBusy            = errors.New("busy")
 	ErrInternal        = errors.New("internal error")
 	ErrClosed          = errors.New("closed")
+	ErrTimeout         = errors.New("took too long")
 )
 
 // Runtime loads models. Its methods may be called from any goroutine.

@@ -10,6 +10,7 @@ type commandLine struct {
 	Voices  voicesCommand  `cmd:"" help:"List the voices of a model."`
 	Inspect inspectCommand `cmd:"" help:"Show a model file's configuration, tensors, types, bytes and digests."`
 	Devices devicesCommand `cmd:"" help:"List the devices that can run a model."`
+	Cache   cacheCommand   `cmd:"" help:"Look at what a recorded trace says about the model cache."`
 	Version versionCommand `cmd:"" help:"Show the version."`
 }
 

@@ -6,28 +6,50 @@ import (
 	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/rs/zerolog"
 
 	"barkd/cgo/mock"
+	"barkd/server/speech"
 )
 
 // serverConfig is what `barkd serve` is asked to be, checked.
 type serverConfig struct {
-	runtime         runtimeConfig
-	address         string
-	maxCachedModels int
-	maxRunning      int
-	maxWaiting      int
-	warmup          []string
-	thresholdGB     float64
-	grace           time.Duration
-	logLevel        zerolog.Level
-	logFormat       string
+	runtime    runtimeConfig
+	address    string
+	maxRunning int
+	maxWaiting int
+	cache      cacheConfig
+	admin      adminConfig
+	grace      time.Duration
+	logLevel   zerolog.Level
+	logFormat  string
 }
+
+// cacheConfig says how models are kept.
+type cacheConfig struct {
+	maxModels     int
+	budgets       map[string]int64 // by device id; devices that are missing get the default
+	keepAlive     time.Duration
+	maxWait       time.Duration
+	loadTimeout   time.Duration
+	pins          []string
+	warmup        []string
+	learn         bool // the warm-up is what the access pattern proposes
+	readyPatience time.Duration
+	thresholdGB   float64
+	checkEvery    time.Duration // of memory, where no event tells
+	tidyEvery     time.Duration
+	trace, state  string // files; "" for none
+}
+
+// adminConfig says where /cache/* is served and to whom.
+type adminConfig struct{ address, key string }
 
 // runtimeConfig says what runs models, checked.
 type runtimeConfig struct {
@@ -130,24 +152,109 @@ func (c *serveCommand) config() (serverConfig, error) {
 	var s settings
 	port := s.integer("PORT", c.Port, 0, 65535)
 	cfg := serverConfig{
-		runtime:         c.runtimeFlags.read(&s),
-		address:         net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(port)),
-		maxCachedModels: s.integer("MAX_CACHED_MODELS", c.MaxCachedModels, 1, math.MaxInt32),
-		maxRunning:      s.integer("MAX_CONCURRENT_REQUESTS", c.MaxConcurrentRequests, 1, math.MaxInt32),
-		maxWaiting:      s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
-		thresholdGB:     s.number("MEMORY_THRESHOLD_GB", c.MemoryThresholdGB, 0),
-		grace:           time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
-		logFormat:       s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
+		runtime:    c.runtimeFlags.read(&s),
+		address:    net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(port)),
+		maxRunning: s.integer("MAX_CONCURRENT_REQUESTS", c.MaxConcurrentRequests, 1, math.MaxInt32),
+		maxWaiting: s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
+		cache:      c.cacheFlags.read(&s),
+		admin:      adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
+		grace:      time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
+		logFormat:  s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}
 	level := s.oneOf("LOG_LEVEL", c.LogLevel, "info", "debug", "warn", "error")
-	if s.boolean("CACHE_WARMUP_ENABLED", c.CacheWarmupEnabled) {
-		cfg.warmup = splitList(c.WarmupModels)
-	}
 	var err error
 	if cfg.logLevel, err = zerolog.ParseLevel(level); err != nil {
 		return cfg, err
 	}
 	return cfg, s.err()
+}
+
+func (f cacheFlags) read(s *settings) cacheConfig {
+	cfg := cacheConfig{
+		maxModels:     s.integer("MAX_CACHED_MODELS", f.MaxCachedModels, 1, math.MaxInt32),
+		budgets:       s.budgets("CACHE_BUDGET", f.CacheBudget),
+		keepAlive:     s.keepAlive("KEEP_ALIVE", f.KeepAlive),
+		maxWait:       s.seconds("MODEL_WAIT_SECONDS", f.ModelWaitSeconds, 1),
+		loadTimeout:   s.seconds("LOAD_TIMEOUT_SECONDS", f.LoadTimeoutSeconds, 1),
+		pins:          splitList(f.PinnedModels),
+		readyPatience: s.seconds("READY_TIMEOUT_SECONDS", f.ReadyTimeoutSeconds, 0),
+		thresholdGB:   s.number("MEMORY_THRESHOLD_GB", f.MemoryThresholdGB, 0),
+		checkEvery:    s.seconds("MEMORY_CHECK_INTERVAL", f.MemoryCheckInterval, 1),
+		tidyEvery:     s.seconds("GC_INTERVAL_SECONDS", f.GCIntervalSeconds, 1),
+		trace:         f.CacheTrace,
+		state:         stateFile(f.CacheState),
+	}
+	if s.boolean("CACHE_WARMUP_ENABLED", f.CacheWarmupEnabled) {
+		cfg.learn = strings.EqualFold(strings.TrimSpace(f.WarmupModels), "auto")
+		if !cfg.learn {
+			cfg.warmup = splitList(f.WarmupModels)
+		}
+	}
+	if len(cfg.pins) > cfg.maxModels {
+		s.problems = append(s.problems, fmt.Sprintf("PINNED_MODELS=%q has %d models but MAX_CACHED_MODELS is %d",
+			f.PinnedModels, len(cfg.pins), cfg.maxModels))
+	}
+	return cfg
+}
+
+// stateFile is where the access pattern is kept: as given, "off" for nowhere, or in the user's cache folder.
+func stateFile(given string) string {
+	switch {
+	case strings.EqualFold(given, "off"):
+		return ""
+	case given != "":
+		return given
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "" // a process without a home keeps nothing
+	}
+	return filepath.Join(dir, "barkd", "demand.json")
+}
+
+func (s *settings) seconds(name, value string, low int) time.Duration {
+	return time.Duration(s.integer(name, value, low, 1<<30)) * time.Second
+}
+
+func (s *settings) keepAlive(name, value string) time.Duration {
+	d, err := speech.ParseKeepAlive(value)
+	if err != nil {
+		s.bad(name, value, "seconds or a duration such as 5m; -1 for ever, 0 to free a model at its last release")
+	}
+	return d
+}
+
+// address reads host:port; none is "".
+func (s *settings) address(name, value string) string {
+	if value == "" {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(value)
+	if n, portErr := strconv.Atoi(port); err != nil || portErr != nil || n < 0 || n > 65535 {
+		s.bad(name, value, "an address such as 127.0.0.1:8001")
+	}
+	return value
+}
+
+// budgets reads "8GB" (of the host's memory) or "cpu=8GB,cuda:0=20GiB"; "auto" and none are the defaults.
+func (s *settings) budgets(name, value string) map[string]int64 {
+	out := make(map[string]int64)
+	if strings.EqualFold(strings.TrimSpace(value), "auto") {
+		return out
+	}
+	for _, part := range splitList(value) {
+		device, size, named := strings.Cut(part, "=")
+		if !named {
+			device, size = "cpu", part
+		}
+		bytes, err := humanize.ParseBytes(size)
+		if err != nil || bytes == 0 || bytes > math.MaxInt64/1024 {
+			s.bad(name, value, "auto, or sizes such as 8GB or cpu=8GB,cuda:0=20GB")
+			break
+		}
+		out[strings.TrimSpace(device)] = int64(bytes)
+	}
+	return out
 }
 
 // splitList reads a list with commas; empty parts are skipped.

@@ -50,8 +50,11 @@ func lookup(t *testing.T, env map[string]string) func(string) string {
 		if v, ok := env[name]; ok {
 			return v
 		}
-		if name == "BARKD_MODELS" {
+		switch name {
+		case "BARKD_MODELS":
 			return dir
+		case "CACHE_STATE":
+			return "off"
 		}
 		return ""
 	}
@@ -338,7 +341,8 @@ func (s server) post(t *testing.T, path, body string) (*http.Response, []byte) {
 }
 
 func TestServeSpeaksCachesAndShutsDownInOrder(t *testing.T) {
-	s := startServer(t, map[string]string{"BARKD_BACKEND": "mock", "MOCK_TIME_SCALE": "0", "CACHE_WARMUP_ENABLED": "false", "MAX_CACHED_MODELS": "2"})
+	s := startServer(t, map[string]string{"BARKD_BACKEND": "mock", "MOCK_TIME_SCALE": "0", "CACHE_WARMUP_ENABLED": "false", "MAX_CACHED_MODELS": "2",
+		"MEMORY_THRESHOLD_GB": "1000"})
 	for _, model := range []string{"suno/bark", "suno/bark-small", "suno/bark", "mock/bark-xl"} {
 		resp, body := s.post(t, "/v1/audio/speech", `{"model":"`+model+`","input":"Hello.","voice":"nova"}`)
 		require.Equal(t, 200, resp.StatusCode, "%s", body)
@@ -356,7 +360,7 @@ func TestServeSpeaksCachesAndShutsDownInOrder(t *testing.T) {
 	assert.EqualValues(t, 3, stats["total_loads"])
 	assert.EqualValues(t, 0.25, stats["hit_rate"])
 	assert.Greater(t, stats["cache_memory_mb"], 4000.0)
-	assert.EqualValues(t, 12, stats["memory_threshold_gb"])
+	assert.EqualValues(t, 1000, stats["memory_threshold_gb"])
 
 	assert.Zero(t, s.stop())
 	log := s.log.String()

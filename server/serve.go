@@ -14,8 +14,9 @@ import (
 	"github.com/rs/zerolog"
 
 	"barkd/cgo"
-	"barkd/cgo/memwatch"
+	"barkd/cgo/cache"
 	"barkd/server/api"
+	"barkd/server/metrics"
 	"barkd/server/models"
 	"barkd/server/speech"
 )
@@ -26,21 +27,38 @@ const closePatience = 10 * time.Second
 // serveCommand is `barkd serve`. Its settings are texts until config has looked at all of them.
 type serveCommand struct {
 	runtimeFlags
+	cacheFlags
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
-	MaxCachedModels       string `var:"MAX_CACHED_MODELS" default:"3" placeholder:"3" help:"Most models in memory."`
 	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
 	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"32" placeholder:"32" help:"Most requests that wait; more are answered 503."`
-	CacheWarmupEnabled    string `var:"CACHE_WARMUP_ENABLED" default:"true" placeholder:"true" help:"Load models at start, in the background."`
-	WarmupModels          string `var:"WARMUP_MODELS" default:"suno/bark-small,suno/bark" placeholder:"ID,ID" help:"Which; those not on this machine are skipped."`
-	MemoryThresholdGB     string `name:"memory-threshold-gb" var:"MEMORY_THRESHOLD_GB" default:"12.0" placeholder:"12.0" help:"Reported by /cache/stats."`
+	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
+	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for."`
 	ShutdownGraceSeconds  string `var:"SHUTDOWN_GRACE_SECONDS" default:"30" placeholder:"30" help:"How long running requests may finish after SIGTERM."`
 	LogLevel              string `var:"LOG_LEVEL" default:"info" placeholder:"info" help:"debug, info, warn or error."`
 	LogFormat             string `var:"LOG_FORMAT" default:"auto" placeholder:"auto" help:"json, console, or auto: console on a terminal."`
 }
 
-// Run serves until ctx ends, then shuts down in order: refuse new requests, let running ones finish for the grace,
-// cancel them, stop the warm-up, free the models.
+// cacheFlags say how models are kept.
+type cacheFlags struct {
+	MaxCachedModels     string `var:"MAX_CACHED_MODELS" default:"3" placeholder:"3" help:"Most models in memory."`
+	CacheBudget         string `var:"CACHE_BUDGET" default:"auto" placeholder:"auto" help:"Bytes for models and their sessions: 8GB, or by device cpu=8GB,cuda:0=20GB; auto is 80 % of the memory."`
+	KeepAlive           string `var:"KEEP_ALIVE" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
+	PinnedModels        string `var:"PINNED_MODELS" placeholder:"ID,ID" help:"Models that are never evicted; they are loaded first."`
+	CacheWarmupEnabled  string `var:"CACHE_WARMUP_ENABLED" default:"true" placeholder:"true" help:"Load models at start, in the background."`
+	WarmupModels        string `var:"WARMUP_MODELS" default:"suno/bark-small,suno/bark" placeholder:"ID,ID" help:"Which; those not on this machine are skipped. auto: those that were asked for most."`
+	ReadyTimeoutSeconds string `var:"READY_TIMEOUT_SECONDS" default:"300" placeholder:"300" help:"How long /readyz waits for the warm-up."`
+	ModelWaitSeconds    string `var:"MODEL_WAIT_SECONDS" default:"120" placeholder:"120" help:"How long a request waits for its model; then it is answered 503."`
+	LoadTimeoutSeconds  string `var:"LOAD_TIMEOUT_SECONDS" default:"900" placeholder:"900" help:"How long a load may take before it counts as hung."`
+	MemoryThresholdGB   string `name:"memory-threshold-gb" var:"MEMORY_THRESHOLD_GB" default:"12.0" placeholder:"12.0" help:"Memory in use on the machine above which idle models are given back."`
+	MemoryCheckInterval string `var:"MEMORY_CHECK_INTERVAL" default:"60" placeholder:"60" help:"Seconds between looks at the memory where the kernel sends no events."`
+	GCIntervalSeconds   string `name:"gc-interval-seconds" var:"GC_INTERVAL_SECONDS" default:"300" placeholder:"300" help:"Seconds between giving freed memory back to the system."`
+	CacheTrace          string `var:"CACHE_TRACE" placeholder:"FILE" help:"Record the cache's requests, for 'barkd cache replay'."`
+	CacheState          string `var:"CACHE_STATE" placeholder:"FILE" help:"Where the access pattern is kept for WARMUP_MODELS=auto; off for nowhere."`
+}
+
+// Run serves until ctx ends, then shuts down in order: not ready, refuse new requests, let running ones finish for the
+// grace, cancel them, stop what runs in the background, free the models.
 func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 	cfg, err := c.config()
 	if err != nil {
@@ -51,24 +69,24 @@ func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", cfg.address)
+	listeners, err := listen(cfg)
 	if err != nil {
-		return fmt.Errorf("cannot listen: %w", err)
+		return err
 	}
-	pool := newPool(b, cfg, log)
+	defer listeners.close()
+	h, err := openHouse(ctx, b, cfg, log)
+	if err != nil {
+		return err
+	}
 	server := api.New(api.Options{
-		Speaker:   speech.NewService(poolModels{pool}, speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting), log),
-		Catalogue: b.catalogue,
-		Cache:     &poolCache{pool: pool, memory: memwatch.New(), thresholdGB: cfg.thresholdGB, log: log},
-		Log:       log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
+		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
+		Log: log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
+		ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
 	})
-	warm, stopWarming := context.WithCancel(ctx)
-	var background sync.WaitGroup
-	background.Go(func() { warmUp(warm, b, pool, cfg.warmup, log) })
-	err = serve(ctx, server, listener, cfg.grace, log)
-	stopWarming()
-	background.Wait()
-	return errors.Join(err, closePool(pool, log))
+	stop := h.start(ctx)
+	err = serve(ctx, server, listeners, cfg.grace, log)
+	stop()
+	return errors.Join(err, h.close())
 }
 
 func newLog(w io.Writer, level zerolog.Level, format string) zerolog.Logger {
@@ -79,87 +97,174 @@ func newLog(w io.Writer, level zerolog.Level, format string) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
-func newPool(b *backend, cfg serverConfig, log zerolog.Logger) *cgo.Pool {
-	return cgo.NewPool(b.runtime, b.resolve, cgo.PoolOptions{
-		MaxModels: cfg.maxCachedModels,
-		Load:      cgo.LoadOptions{Threads: cfg.runtime.threads},
-		Loaded: func(id string, took time.Duration, memory cgo.Memory, err error) {
-			switch {
-			case err == nil:
-				log.Info().Str("model", id).Dur("took_ms", took).Int64("bytes", memory.TotalBytes).Msg("model loaded")
-			case errors.Is(err, cgo.ErrNotFound) || errors.Is(err, context.Canceled): // its request's line says it
-				log.Debug().Str("model", id).Err(err).Msg("model not loaded")
-			default:
-				log.Error().Str("model", id).Err(err).Msg("model not loaded")
-			}
-		},
-		Freed: func(id string, err error) {
-			if err != nil {
-				log.Error().Str("model", id).Err(err).Msg("model not freed")
-				return
-			}
-			log.Info().Str("model", id).Msg("model freed")
+// listeners are where the server answers; admin is nil when /cache/* has no place of its own.
+type listeners struct{ public, admin net.Listener }
+
+func listen(cfg serverConfig) (listeners, error) {
+	var l listeners
+	var err error
+	if l.public, err = net.Listen("tcp", cfg.address); err != nil {
+		return l, fmt.Errorf("cannot listen: %w", err)
+	}
+	if cfg.admin.address != "" {
+		if l.admin, err = net.Listen("tcp", cfg.admin.address); err != nil {
+			l.close()
+			return l, fmt.Errorf("cannot listen for ADMIN_ADDR: %w", err)
+		}
+	}
+	return l, nil
+}
+
+// close closes what no server has closed; a second close of a listener only says so.
+func (l listeners) close() {
+	for _, one := range []net.Listener{l.public, l.admin} {
+		if one != nil {
+			_ = one.Close()
+		}
+	}
+}
+
+// serve answers until ctx ends and every request is answered.
+func serve(ctx context.Context, server *api.Server, l listeners, grace time.Duration, log zerolog.Logger) error {
+	served := make(chan error, 2)
+	var serving sync.WaitGroup
+	serving.Go(func() { served <- server.Serve(l.public) })
+	line := log.Info().Str("address", l.public.Addr().String())
+	if l.admin != nil {
+		serving.Go(func() { served <- server.ServeAdmin(l.admin) })
+		line = line.Str("admin", l.admin.Addr().String())
+	}
+	line.Str("version", version).Str("backend", server.Backend).Msg("serving")
+	var failed error
+	select {
+	case failed = <-served: // a listener broke: the other one has no use alone
+	case <-ctx.Done():
+		log.Info().Dur("grace_ms", grace).Msg("shutting down")
+	}
+	patience, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	failed = errors.Join(failed, server.Shutdown(patience))
+	serving.Wait()
+	close(served)
+	for err := range served {
+		failed = errors.Join(failed, err)
+	}
+	return failed
+}
+
+// house is everything behind the API: the pool of models and those who look after it.
+type house struct {
+	backend *backend
+	cfg     serverConfig
+	log     zerolog.Logger
+	pool    *cgo.Pool
+	speaker *speech.Service
+	machine *machine
+	warmup  *cgo.Warmup
+	metrics *metrics.Metrics
+	trace   *traceFile // nil for none
+}
+
+func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Logger) (*house, error) {
+	h := &house{backend: b, cfg: cfg, log: log, metrics: metrics.New()}
+	var err error
+	if h.trace, err = openTrace(cfg.cache.trace); err != nil {
+		return nil, err
+	}
+	demand := readDemand(cfg.cache.state, log)
+	if h.pool, err = h.newPool(demand); err != nil {
+		return nil, errors.Join(err, h.trace.close())
+	}
+	if err := h.pin(ctx); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	admission := speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting)
+	h.speaker = speech.NewService(poolModels{h.pool}, admission, log)
+	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
+	wanted := cfg.cache.warmup
+	if cfg.cache.learn {
+		wanted = h.pool.Propose(demand)
+	}
+	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Level: h.machine.Level})
+	return h, nil
+}
+
+func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
+	devices, err := h.backend.runtime.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	budgets, err := deviceBudgets(devices, h.cfg.cache.budgets)
+	if err != nil {
+		return nil, err
+	}
+	return cgo.NewPool(h.backend.runtime, h.backend.resolve, cgo.PoolOptions{
+		MaxModels:   h.cfg.cache.maxModels,
+		Load:        cgo.LoadOptions{Threads: h.cfg.runtime.threads},
+		Budgets:     budgets,
+		KeepAlive:   h.cfg.cache.keepAlive,
+		MaxWait:     h.cfg.cache.maxWait,
+		LoadTimeout: h.cfg.cache.loadTimeout,
+		Demand:      demand,
+		Asked:       h.metrics.Asked,
+		Decided:     h.decided,
+		Trace:       h.trace.add(),
+		Report: func(id string, err error) {
+			h.log.Error().Str("model", id).Err(err).Msg("model not freed")
 		},
 	})
 }
 
-// serve answers until ctx ends and every request is answered.
-func serve(ctx context.Context, server *api.Server, listener net.Listener, grace time.Duration, log zerolog.Logger) error {
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	log.Info().Str("address", listener.Addr().String()).Str("version", version).Str("backend", server.Backend).Msg("serving")
-	select {
-	case err := <-served:
-		return err
-	case <-ctx.Done():
+// decided counts and logs the cache's decisions. It is called under the cache's lock: a log line is as long as it may
+// take.
+func (h *house) decided(e cache.Event) {
+	h.metrics.Decided(e)
+	switch e.Kind {
+	case cache.EventLoaded:
+		h.log.Info().Str("model", e.Key).Dur("took_ms", e.Took).Int64("bytes", e.Bytes).Msg("model loaded")
+	case cache.EventFailed:
+		level := zerolog.ErrorLevel
+		if e.Took == 0 { // it may be tried again at once: there is no such model, and its request's line says so
+			level = zerolog.DebugLevel
+		}
+		h.log.WithLevel(level).Str("model", e.Key).Str("error", e.Error).Dur("rests_ms", e.Took).Msg("model not loaded")
+	case cache.EventEvicted:
+		line := h.log.Info().Str("model", e.Key).Str("reason", string(e.Reason)).Int64("bytes", e.Bytes)
+		if e.For != "" {
+			line = line.Str("for", e.For).Str("runner_up", e.RunnerUp)
+		}
+		line.Msg("model evicted")
+	case cache.EventFreed:
+		h.log.Info().Str("model", e.Key).Str("reason", string(e.Reason)).Int64("bytes", e.Bytes).Msg("model freed")
+	case cache.EventUnreturned:
+		h.log.Error().Str("model", e.Key).Int64("bytes", e.Bytes).
+			Msg("a freed model still holds memory; it stays in the books until it comes back")
 	}
-	log.Info().Dur("grace_ms", grace).Msg("shutting down")
-	patience, cancel := context.WithTimeout(context.Background(), grace)
-	defer cancel()
-	return errors.Join(server.Shutdown(patience), <-served)
 }
 
-func closePool(pool *cgo.Pool, log zerolog.Logger) error {
+// start begins what runs in the background; the returned function stops it and waits for it.
+func (h *house) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { h.warmUp(ctx) })
+	background.Go(func() { h.tidy(ctx) })
+	unwatch := h.machine.watch()
+	return func() {
+		cancel()
+		unwatch()
+		background.Wait()
+	}
+}
+
+// close frees every model.
+func (h *house) close() error {
 	patience, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
-	if err := pool.Close(patience); err != nil {
-		return err
+	writeDemand(h.cfg.cache.state, h.pool.Demand(), h.log)
+	err := errors.Join(h.pool.Close(patience), h.trace.close())
+	if err == nil {
+		h.log.Info().Msg("stopped")
 	}
-	log.Info().Msg("stopped")
-	return nil
-}
-
-// warmUp loads the models that are to be there before the first request. What is missing is a warning: the server is
-// useful without it.
-func warmUp(ctx context.Context, b *backend, pool *cgo.Pool, ids []string, log zerolog.Logger) {
-	announceUntrained(ctx, b, log)
-	var known []string
-	for _, id := range ids {
-		if _, err := b.catalogue.Find(ctx, id); err != nil {
-			skipped := log.Warn().Str("model", id)
-			if errors.Is(err, cgo.ErrNotFound) {
-				skipped.Msgf("warm-up skips a model that is not on this machine; 'barkd pull %s' fetches it", id)
-			} else {
-				skipped.Err(err).Msg("warm-up skips a model")
-			}
-			continue
-		}
-		known = append(known, id)
-	}
-	for _, result := range pool.Warmup(ctx, known) {
-		if result.Err != nil && ctx.Err() == nil {
-			log.Warn().Str("model", result.ID).Err(result.Err).Msg("warm-up failed")
-		}
-	}
-}
-
-// announceUntrained warns of a default model that cannot speak yet.
-func announceUntrained(ctx context.Context, b *backend, log zerolog.Logger) {
-	m, err := b.catalogue.Find(ctx, models.DefaultID)
-	switch {
-	case err != nil:
-		log.Error().Err(err).Msg("the embedded model cannot be used")
-	case !m.Trained:
-		log.Warn().Str("model", m.ID).Msg("the embedded model is untrained: it makes noise, not speech")
-	}
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"barkd/cgo"
+	"barkd/cgo/cache"
 	"barkd/server/audio"
 	"barkd/server/models/atomicfile"
 	"barkd/server/models/voicefile"
@@ -261,7 +262,7 @@ type oneModel struct {
 }
 
 // Acquire implements speech.Models.
-func (o *oneModel) Acquire(ctx context.Context, name string) (speech.Lease, error) {
+func (o *oneModel) Acquire(ctx context.Context, name string, _ cache.Ask) (speech.Lease, error) {
 	src, err := o.b.argument(name)
 	if err != nil {
 		return nil, err
@@ -278,6 +279,13 @@ func (o *oneModel) Acquire(ctx context.Context, name string) (speech.Lease, erro
 type oneLease struct{ model cgo.Model }
 
 func (l oneLease) Model() cgo.Model { return l.model }
+
+func (l oneLease) NewSession(_ context.Context, opts cgo.SessionOptions) (cgo.Session, error) {
+	return l.model.NewSession(opts)
+}
+
+// Revoked is never closed: nobody else is there to want the model back.
+func (l oneLease) Revoked() <-chan struct{} { return nil }
 
 // Release frees the model; the process ends right after, so a failure could only hide the command's own.
 func (l oneLease) Release() { _ = l.model.Close() }

@@ -2,173 +2,132 @@ package cache
 
 import (
 	"context"
-	"fmt"
-	"sort"
-	"strings"
 	"time"
 )
 
-// Cleared says what Clear, Remove and Close did.
-type Cleared struct {
-	Freed    []string // idle ones, freed when the call returned; least recently used first
-	Draining []string // in use or being loaded: freed at their last release
-	Bytes    int64    // of those freed
-}
-
-// Clear takes everything out of use: idle values are freed before it returns, leased ones and those being loaded
-// at their last release. Whatever is acquired after Clear was loaded after Clear.
-func (c *Cache[V]) Clear() Cleared {
-	return c.retire(func(*entry[V]) bool { return true })
+// Clear takes everything out of use: idle values are freed before it returns, leased ones and those being loaded at
+// their last release; with revoke their holders are asked to release at once. Whatever is acquired after Clear was
+// loaded after Clear. Pins do not protect from it: a pin is a promise about eviction. When ctx ends it returns although
+// some frees still run.
+func (c *Cache[V]) Clear(ctx context.Context, revoke bool) Cleared {
+	return c.clear(ctx, func(string) bool { return true }, revoke)
 }
 
 // Remove does for one key what Clear does for all. An absent key is not an error.
-func (c *Cache[V]) Remove(key string) Cleared {
-	return c.retire(func(e *entry[V]) bool { return e.key == key })
+func (c *Cache[V]) Remove(ctx context.Context, key string, revoke bool) Cleared {
+	return c.clear(ctx, func(k string) bool { return k == key }, revoke)
 }
 
-func (c *Cache[V]) retire(chosen func(*entry[V]) bool) Cleared {
-	var cleared Cleared
+func (c *Cache[V]) clear(ctx context.Context, chosen func(key string) bool, revoke bool) Cleared {
 	c.mu.Lock()
-	freeing := c.retireLockedWhere(chosen, &cleared)
-	c.counters.Removals += uint64(len(cleared.Freed) + len(cleared.Draining))
-	c.advanceLocked()
-	c.mu.Unlock()
-	for _, e := range freeing {
-		<-e.freed
-	}
+	cleared, freeing := c.own.clear(c.opts.Clock(), chosen, revoke, ReasonAdmin)
+	c.unlock()
+	await(ctx, freeing)
 	return cleared
 }
 
-// retireLockedWhere retires the chosen entries that Acquire finds, except those that wait for room: they will be
-// loaded afresh anyway. It returns those whose free has begun.
-func (c *Cache[V]) retireLockedWhere(chosen func(*entry[V]) bool, cleared *Cleared) []*entry[V] {
-	var found, freeing []*entry[V]
-	for _, e := range c.current {
-		if e.state != Reserving && chosen(e) {
-			found = append(found, e)
+// await waits until the frees have ended, or ctx has.
+func await[V any](ctx context.Context, freeing []*entry[V]) {
+	for _, e := range freeing {
+		select {
+		case <-e.freed:
+		case <-ctx.Done():
+			return
 		}
 	}
-	sort.Slice(found, func(i, j int) bool { return found[i].use < found[j].use })
-	for _, e := range found {
-		c.retireLocked(e)
-		if e.state == Freeing {
-			freeing = append(freeing, e)
-			cleared.Freed = append(cleared.Freed, e.key)
-			cleared.Bytes += e.bytes
-		} else {
-			cleared.Draining = append(cleared.Draining, e.key)
-		}
-	}
-	return freeing
 }
 
-// Close refuses new leases, stops loads, answers everyone who waits with ErrClosed, frees what is idle and waits
-// until the last lease is released and freed, or until ctx ends: then the error names what is still in use. It
-// may be called again to go on waiting.
-func (c *Cache[V]) Close(ctx context.Context) error {
+// Relieve evicts idle values, least recently used first, until bytes of the pool are free or nothing is left that may
+// go; it returns when they are freed, or when ctx ends.
+func (c *Cache[V]) Relieve(ctx context.Context, pool int, bytes int64) Cleared {
 	c.mu.Lock()
-	if !c.closed {
-		c.shutLocked()
-	}
-	c.mu.Unlock()
-	select {
-	case <-c.empty:
-		c.running.Wait() // their last statements
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("close cache: still in use: %s: %w", strings.Join(c.remaining(), ", "), ctx.Err())
-	}
+	done, freeing := c.own.relieve(c.opts.Clock(), pool, bytes)
+	c.unlock()
+	await(ctx, freeing)
+	return done
 }
 
-func (c *Cache[V]) shutLocked() {
-	c.stopBase()
-	for _, e := range c.queue {
-		c.failLocked(e, ErrClosed)
-		c.goneLocked(e)
+// Hold makes a pool take no more loads: those that ask or wait are refused, with why and retryAfter.
+func (c *Cache[V]) Hold(pool int, why string, retryAfter time.Duration) {
+	c.mu.Lock()
+	c.own.hold(c.opts.Clock(), pool, why, retryAfter)
+	c.unlock()
+}
+
+// Admit ends Hold.
+func (c *Cache[V]) Admit(pool int) { c.Hold(pool, "", 0) }
+
+// Pin keeps a key from being evicted once it is loaded; it does not load it. It fails with a *Refusal when the pinned
+// values would not all fit, or with the estimate's error.
+func (c *Cache[V]) Pin(ctx context.Context, key string) error {
+	f, err := c.estimate(ctx, key)
+	if err != nil {
+		return err
 	}
-	c.queue = nil
-	for e := range c.entries {
-		if e.state == Loading && e.waiters > 0 {
-			c.failLocked(e, ErrClosed) // the load ends when it hears of it; its room is kept until then
-		}
+	c.mu.Lock()
+	defer c.unlock()
+	return c.own.pin(c.opts.Clock(), key, f)
+}
+
+// Unpin lets a key be evicted again; false when it was not pinned.
+func (c *Cache[V]) Unpin(key string) bool {
+	c.mu.Lock()
+	defer c.unlock()
+	return c.own.unpin(c.opts.Clock(), key)
+}
+
+func (c *Cache[V]) estimate(ctx context.Context, key string) (Footprint, error) {
+	if c.opts.Estimate == nil {
+		return Footprint{}, nil
 	}
-	var cleared Cleared
-	c.retireLockedWhere(func(*entry[V]) bool { return true }, &cleared)
-	c.counters.Removals += uint64(len(cleared.Freed) + len(cleared.Draining))
-	c.closed = true
-	if len(c.entries) == 0 {
-		close(c.empty)
+	f, err := c.opts.Estimate(ctx, key)
+	if err != nil {
+		return Footprint{}, err
 	}
+	return f, f.check()
 }
 
-func (c *Cache[V]) remaining() []string {
-	var keys []string
-	for _, e := range c.Snapshot().Entries {
-		keys = append(keys, fmt.Sprintf("%s (%s, %d leases)", e.Key, e.State, e.Leases))
+// SetBudget changes a pool's budget (below 1: no limit); idle values go if it is exceeded.
+func (c *Cache[V]) SetBudget(pool int, bytes int64) {
+	c.mu.Lock()
+	c.own.setBudget(c.opts.Clock(), pool, bytes)
+	c.unlock()
+}
+
+// SetMaxEntries changes the limit of instances (below 1: none); idle values go if it is exceeded.
+func (c *Cache[V]) SetMaxEntries(n int) {
+	c.mu.Lock()
+	c.own.setMaxEntries(c.opts.Clock(), n)
+	c.unlock()
+}
+
+// Plan says what a load of key would do now, without doing it.
+func (c *Cache[V]) Plan(ctx context.Context, key string) (Plan, error) {
+	f, err := c.estimate(ctx, key)
+	if err != nil {
+		return Plan{}, err
 	}
-	return keys
-}
-
-// Counters count since the cache was made.
-type Counters struct {
-	Hits         uint64 // acquired from a resident value at once
-	Misses       uint64 // had to wait for a load, a running one included
-	Joins        uint64 // misses that joined a load or its queue
-	Loads        uint64 // loads begun
-	LoadFailures uint64 // stopped loads included
-	Evictions    uint64 // values given up to make room
-	Removals     uint64 // values given up by Clear, Remove and Close
-	Frees        uint64 // values freed, whatever the reason
-	FreeFailures uint64
-}
-
-// Entry describes one instance at the time of a snapshot.
-type Entry struct {
-	Key      string
-	State    State
-	Leases   int
-	Waiters  int // callers that wait for its load
-	Bytes    int64
-	Age      time.Duration // since its load ended; 0 before
-	Idle     time.Duration // since it was last acquired or released
-	LoadTook time.Duration
-}
-
-// Snapshot is the state of a cache at one moment.
-type Snapshot struct {
-	Counters
-	MaxEntries int     // below 1: no limit
-	Entries    []Entry // least recently used first; keys that wait for room included
-	Resident   int     // ready, leased or draining
-	Leases     int
-	Waiting    int   // callers that wait
-	Bytes      int64 // of all instances until they are freed
-}
-
-// Snapshot returns the cache's present state.
-func (c *Cache[V]) Snapshot() Snapshot {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	now := c.opts.Clock()
-	s := Snapshot{Counters: c.counters, MaxEntries: c.opts.MaxEntries, Entries: make([]Entry, 0, len(c.entries))}
-	ordered := make([]*entry[V], 0, len(c.entries))
-	for e := range c.entries {
-		ordered = append(ordered, e)
-	}
-	sort.Slice(ordered, func(i, j int) bool { return ordered[i].use < ordered[j].use })
-	for _, e := range ordered {
-		described := Entry{Key: e.key, State: e.state, Leases: e.leases, Waiters: e.waiters, Bytes: e.bytes,
-			Idle: now.Sub(e.usedAt), LoadTook: e.loadTook}
-		if !e.loadedAt.IsZero() {
-			described.Age = now.Sub(e.loadedAt)
-		}
-		if e.state == Ready || e.state == Leased || e.state == Draining {
-			s.Resident++
-		}
-		s.Leases += e.leases
-		s.Waiting += e.waiters
-		s.Bytes += e.bytes
-		s.Entries = append(s.Entries, described)
-	}
-	return s
+	return c.own.plan(c.opts.Clock(), key, f), nil
+}
+
+// Events returns the kept decisions after seq, oldest first.
+func (c *Cache[V]) Events(seq uint64) []Event { return c.own.journal.since(seq) }
+
+// Listen returns the kept decisions after seq, and a listener for those that follow without a gap.
+func (c *Cache[V]) Listen(seq uint64) (*Listener, []Event) { return c.own.journal.listen(seq) }
+
+// Curve returns the miss-ratio curve of the requests so far.
+func (c *Cache[V]) Curve() Curve {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.own.curve.snapshot()
+}
+
+// Demand returns the access pattern, most wanted first.
+func (c *Cache[V]) Demand() []Demand {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.own.curve.demands(c.opts.Clock())
 }

@@ -12,11 +12,11 @@ import (
 func TestClearedValueIsFreedAtItsLastRelease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 3)
-		c := s.cache(Options[*thing]{Bytes: func(*thing) int64 { return 7 }})
+		c := s.cache(sized(7))
 		mustAcquire(t, c, "idle").Release()
 		used := mustAcquire(t, c, "used")
 		usedToo := mustAcquire(t, c, "used")
-		cleared := c.Clear()
+		cleared := c.Clear(context.Background(), false)
 		assert.Equal(t, Cleared{Freed: []string{"idle"}, Draining: []string{"used"}, Bytes: 7}, cleared)
 		assert.Equal(t, []string{"idle"}, s.freed, "freed when Clear returned")
 		used.Release()
@@ -35,7 +35,7 @@ func TestWhatIsAcquiredAfterClearIsLoadedAfterClear(t *testing.T) {
 		c := s.cache(Options[*thing]{})
 		old := mustAcquire(t, c, "used")
 		loading := acquire(c, "loading")
-		c.Clear()
+		c.Clear(context.Background(), false)
 		fresh := mustAcquire(t, c, "used")
 		assert.NotSame(t, old.Value(), fresh.Value())
 		late := acquire(c, "loading")
@@ -44,7 +44,7 @@ func TestWhatIsAcquiredAfterClearIsLoadedAfterClear(t *testing.T) {
 		gate <- nil
 		second := late.give(t)
 		assert.NotSame(t, first.Value(), second.Value())
-		for _, lease := range []*Lease[*thing]{old, fresh, first, second} {
+		for _, lease := range []Lease[*thing]{old, fresh, first, second} {
 			lease.Release()
 		}
 		closed(t, c)
@@ -57,8 +57,8 @@ func TestRemoveTakesOneKey(t *testing.T) {
 		c := s.cache(Options[*thing]{})
 		mustAcquire(t, c, "a").Release()
 		mustAcquire(t, c, "b").Release()
-		assert.Equal(t, []string{"a"}, c.Remove("a").Freed)
-		assert.Empty(t, c.Remove("absent"))
+		assert.Equal(t, []string{"a"}, c.Remove(context.Background(), "a", false).Freed)
+		assert.Empty(t, c.Remove(context.Background(), "absent", false))
 		assert.Equal(t, []string{"b:ready"}, keys(c.Snapshot()))
 		closed(t, c)
 	})
@@ -69,7 +69,7 @@ func TestIdleVictimIsPreferredToADrainingOne(t *testing.T) {
 		s := newStore(t, 2)
 		c := s.cache(Options[*thing]{})
 		used := mustAcquire(t, c, "used")
-		c.Clear()
+		c.Clear(context.Background(), false)
 		mustAcquire(t, c, "idle").Release()
 		mustAcquire(t, c, "new").Release()
 		assert.Equal(t, []string{"idle"}, s.freed)
@@ -93,7 +93,7 @@ func TestCloseAnswersWaitersAndWaitsForLeases(t *testing.T) {
 		assert.ErrorContains(t, err, "used (draining, 1 leases)")
 		assert.ErrorIs(t, loading.err, ErrClosed)
 		assert.ErrorIs(t, queued.err, ErrClosed)
-		_, err = c.Acquire(t.Context(), "used")
+		_, err = c.Acquire(t.Context(), "used", Ask{})
 		assert.ErrorIs(t, err, ErrClosed)
 		used.Release()
 		closed(t, c)
@@ -105,9 +105,9 @@ func TestCloseFreesTheValueOfALoadThatDidNotStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
 		finish := make(chan struct{})
-		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string) (*thing, error) {
+		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ func(int64, int64)) (*thing, error) {
 			<-finish
-			return s.load(context.Background(), key)
+			return s.load(context.Background(), key, nil)
 		}})
 		a := acquire(c, "a")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -125,7 +125,7 @@ func TestSnapshotTellsAgesAndBytes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 2)
 		gate := s.hold("a")
-		c := s.cache(Options[*thing]{Bytes: func(*thing) int64 { return 100 }})
+		c := s.cache(sized(100))
 		a := acquire(c, "a")
 		time.Sleep(2 * time.Second)
 		gate <- nil
@@ -134,9 +134,9 @@ func TestSnapshotTellsAgesAndBytes(t *testing.T) {
 		lease.Release()
 		time.Sleep(4 * time.Second)
 		snapshot := c.Snapshot()
-		assert.Equal(t, []Entry{{Key: "a", State: Ready, Bytes: 100, Age: 7 * time.Second, Idle: 4 * time.Second,
-			LoadTook: 2 * time.Second}}, snapshot.Entries)
-		assert.EqualValues(t, 100, snapshot.Bytes)
+		assert.Equal(t, []Entry{{Key: "a", State: Ready, Own: In(0, 100), Rooms: 1, Age: 7 * time.Second,
+			Idle: 4 * time.Second, Expires: -1, LoadTook: 2 * time.Second, Evictable: true}}, snapshot.Entries)
+		assert.EqualValues(t, 100, snapshot.Pools[0].Booked)
 		assert.Equal(t, 1, snapshot.Resident)
 		closed(t, c)
 	})

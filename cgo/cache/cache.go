@@ -2,339 +2,285 @@ package cache
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// ErrClosed is returned by a cache that is closed or closing.
-var ErrClosed = errors.New("cache is closed")
-
-// Options of a Cache. Load and Free are required.
-type Options[V any] struct {
-	// MaxEntries limits the instances that exist at one time, those being loaded and freed included.
-	// Below 1 there is no limit.
-	MaxEntries int
-	// Load makes the value of key. It runs on a goroutine of the cache, for one key at most once at a time; its
-	// ctx ends when nobody waits for it any more or the cache closes. A panic becomes the load's error.
-	Load func(ctx context.Context, key string) (V, error)
-	// Free releases a value that nobody uses. It runs once per value, outside every lock.
-	Free func(key string, value V) error
-	// Bytes tells what a value takes, for the statistics; nil counts nothing.
-	Bytes func(value V) int64
-	// Report receives errors that no caller waits for: those of Free. May be nil.
-	Report func(key string, err error)
-	// Patience bounds how long a key can wait for room that busy residents never give up: once the first in the
-	// queue has waited this long, a resident that is asked for again drains instead of taking a new lease.
-	// 0 is no bound.
-	Patience time.Duration
-	// Clock tells the time; nil is time.Now.
-	Clock func() time.Time
-}
-
 // Cache holds loaded values by key. Its methods may be called from any goroutine.
 type Cache[V any] struct {
-	opts Options[V]
+	opts    Options[V]
+	running sync.WaitGroup // effects
 
-	base     context.Context // ends when the cache closes; every load's context descends from it
-	stopBase context.CancelFunc
-	running  sync.WaitGroup // loads and frees
-
-	mu       sync.Mutex             // guards everything below
-	current  map[string]*entry[V]   // what Acquire finds: reserving, loading, ready, leased
-	entries  map[*entry[V]]struct{} // all instances, those that drain and free included
-	loading  map[string]int         // keys whose load runs: 0 or 1
-	queue    []*entry[V]            // reserving, in order of arrival
-	idle     idleList[V]            // ready
-	occupied int                    // instances that take room: loading to freeing
-	leaving  [exits]int             // instances that will give up their room by themselves, by exit
-	uses     uint64
-	counters Counters
-	closed   bool
-	empty    chan struct{} // closed when closed and no instance is left
+	mu    sync.Mutex // guards own and timer; nothing waits under it
+	own   *owner[V]
+	timer *time.Timer // of the next expiry; nil before the first
+	due   time.Time   // when it fires; zero for not at all
+	pings pings
 }
 
 // New returns an empty cache. The caller must Close it.
 func New[V any](opts Options[V]) *Cache[V] {
-	if opts.Load == nil || opts.Free == nil {
-		panic("cache: Options.Load and Options.Free are required")
+	opts.fill()
+	return &Cache[V]{opts: opts, own: newOwner(opts)}
+}
+
+// unlock ends a section that may have changed something: it runs the effects that the owner left.
+func (c *Cache[V]) unlock() {
+	effects := c.own.effects
+	c.own.effects = nil
+	if at := c.own.expiresAt; !at.Equal(c.due) {
+		c.schedule(at)
 	}
-	if opts.Bytes == nil {
-		opts.Bytes = func(V) int64 { return 0 }
-	}
-	if opts.Report == nil {
-		opts.Report = func(string, error) {}
-	}
-	if opts.Clock == nil {
-		opts.Clock = time.Now
-	}
-	base, stop := context.WithCancel(context.Background())
-	return &Cache[V]{
-		opts:     opts,
-		base:     base,
-		stopBase: stop,
-		current:  make(map[string]*entry[V]),
-		entries:  make(map[*entry[V]]struct{}),
-		loading:  make(map[string]int),
-		empty:    make(chan struct{}),
+	c.running.Add(len(effects))
+	c.mu.Unlock()
+	for _, what := range effects {
+		go c.run(what)
 	}
 }
 
-// Lease is the right to use a value. It must be released exactly once; more is harmless.
-type Lease[V any] struct {
-	cache    *Cache[V]
-	entry    *entry[V]
-	released atomic.Bool
+// schedule sets the timer for the next expiry.
+func (c *Cache[V]) schedule(at time.Time) {
+	c.due = at
+	switch {
+	case at.IsZero():
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+	case c.timer == nil:
+		c.timer = time.AfterFunc(at.Sub(c.opts.Clock()), c.expire)
+	default:
+		c.timer.Reset(at.Sub(c.opts.Clock()))
+	}
 }
+
+func (c *Cache[V]) expire() {
+	c.mu.Lock()
+	c.own.expire(c.opts.Clock())
+	c.due = time.Time{}
+	c.unlock()
+}
+
+// Acquire returns a lease on the value for key, loading it if needed. It waits until there is room and the load has
+// ended, or until ctx ends: then it returns a *Refusal that wraps ctx.Err() and names what it waited for, and nobody
+// else notices, except that a load nobody waits for any more is stopped. A key that cannot be had now is a *Refusal,
+// too. The caller must Release the lease exactly once.
+func (c *Cache[V]) Acquire(ctx context.Context, key string, ask Ask) (Lease[V], error) {
+	if err := ctx.Err(); err != nil {
+		return Lease[V]{}, err
+	}
+	c.mu.Lock()
+	lease, w, err := c.own.acquire(c.opts.Clock(), key, ask, outer[V](ctx))
+	c.unlock()
+	if w == nil {
+		lease.cache = c
+		return lease, err
+	}
+	return c.wait(ctx, w)
+}
+
+// wait waits for w's answer.
+func (c *Cache[V]) wait(ctx context.Context, w *waiter[V]) (Lease[V], error) {
+	select {
+	case <-w.answered:
+	case <-ctx.Done():
+		c.mu.Lock()
+		err := c.own.leave(c.opts.Clock(), w, ctx.Err())
+		c.unlock()
+		return Lease[V]{}, err
+	}
+	if w.err != nil {
+		return Lease[V]{}, w.err
+	}
+	w.lease.cache = c
+	return w.lease, nil
+}
+
+// Preload loads key, or returns when it is loaded. progress (nil for none) hears how far the load is, on the calling
+// goroutine.
+func (c *Cache[V]) Preload(ctx context.Context, key string, ask Ask, progress func(Progress)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ask.Background = true
+	c.mu.Lock()
+	lease, w, err := c.own.acquire(c.opts.Clock(), key, ask, outer[V](ctx))
+	var steps chan struct{}
+	if w != nil && progress != nil {
+		steps = make(chan struct{}, 1)
+		w.entry.followers = append(w.entry.followers, steps)
+	}
+	c.unlock()
+	if w != nil {
+		return c.follow(ctx, w, steps, progress)
+	}
+	if err == nil {
+		lease.cache = c
+		lease.Release()
+	}
+	return err
+}
+
+// follow tells progress of w's load until it is answered or ctx ends, and gives the lease back. A progress that panics
+// leaves nothing behind.
+func (c *Cache[V]) follow(ctx context.Context, w *waiter[V], steps chan struct{}, progress func(Progress)) (err error) {
+	defer func() {
+		c.mu.Lock()
+		cause := c.own.leave(c.opts.Clock(), w, ctx.Err())
+		c.unlock()
+		if err == nil {
+			err = cause
+		}
+	}()
+	for {
+		select {
+		case <-w.answered:
+			return w.err
+		case <-ctx.Done():
+			return nil
+		case <-steps:
+			c.mu.Lock()
+			at := w.entry.progress
+			c.mu.Unlock()
+			progress(at)
+		}
+	}
+}
+
+// Lease is the right to use a value. It must be released exactly once; more is harmless. The zero Lease is none.
+type Lease[V any] struct {
+	cache   *Cache[V]
+	entry   *entry[V]
+	record  *record[V]
+	ticket  uint64
+	outcome Outcome
+}
+
+// Outcome says how the key was come by.
+func (l Lease[V]) Outcome() Outcome { return l.outcome }
 
 // Key returns the key the lease was acquired for.
-func (l *Lease[V]) Key() string { return l.entry.key }
+func (l Lease[V]) Key() string { return l.entry.key }
 
 // Value returns the leased value. It must not be used after Release.
-func (l *Lease[V]) Value() V { return l.entry.value }
+func (l Lease[V]) Value() V { return l.entry.value }
 
-// Release gives the lease back. Only the first call counts.
-func (l *Lease[V]) Release() {
-	if l.released.CompareAndSwap(false, true) {
-		l.cache.release(l.entry)
-	}
-}
+// Revoked is closed when the value is wanted back at once (Clear with force): the holder should stop and release.
+func (l Lease[V]) Revoked() <-chan struct{} { return l.entry.revoked }
 
-// Acquire returns a lease on the value for key, loading it if needed. It waits until there is room and the load
-// has ended, or until ctx ends: then it returns ctx.Err() and nobody else notices, except that a load nobody
-// waits for any more is stopped. The caller must Release the lease exactly once.
-func (c *Cache[V]) Acquire(ctx context.Context, key string) (*Lease[V], error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
+// Release gives the lease back, with the sessions it entered. Only the first call counts.
+func (l Lease[V]) Release() {
+	c := l.cache
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil, ErrClosed
-	}
-	now := c.opts.Clock()
-	e := c.current[key]
-	if e != nil && e.state == Leased && c.mustYieldLocked(now) {
-		c.retireLocked(e)
-		c.counters.Evictions++
-		e = nil
-	}
-	if e != nil && (e.state == Ready || e.state == Leased) {
-		c.counters.Hits++
-		c.leaseLocked(e, now)
-		c.mu.Unlock()
-		return &Lease[V]{cache: c, entry: e}, nil
-	}
-	c.counters.Misses++
-	if e == nil {
-		e = c.enqueueLocked(key, now)
-	} else {
-		c.counters.Joins++
-	}
-	e.waiters++
-	c.advanceLocked()
-	c.mu.Unlock()
-	return c.wait(ctx, e)
+	c.own.release(c.opts.Clock(), l)
+	c.unlock()
 }
 
-// wait waits for e, which counts the caller among its waiters.
-func (c *Cache[V]) wait(ctx context.Context, e *entry[V]) (*Lease[V], error) {
+// EnterSession reserves room for one session of the value, waiting for it if needed until ctx ends. Release gives it
+// back; so does ExitSession.
+func (l Lease[V]) EnterSession(ctx context.Context) error {
+	c := l.cache
+	c.mu.Lock()
+	g, ok := c.own.enterSession(c.opts.Clock(), l)
+	c.unlock()
+	switch {
+	case !ok:
+		return fmt.Errorf("session of %q: the lease was released", l.entry.key)
+	case g == nil:
+		return nil
+	}
 	select {
-	case <-e.settled:
-		if e.err != nil {
-			return nil, e.err
-		}
-		return &Lease[V]{cache: c, entry: e}, nil
+	case <-g.answered:
+		return g.err
 	case <-ctx.Done():
+		c.mu.Lock()
+		c.own.leaveGrowth(c.opts.Clock(), l, g)
+		c.unlock()
+		return fmt.Errorf("session of %q: waited for room: %w", l.entry.key, ctx.Err())
 	}
+}
+
+// ExitSession gives the room of one session back, when its memory is.
+func (l Lease[V]) ExitSession() {
+	c := l.cache
 	c.mu.Lock()
+	c.own.exitSession(c.opts.Clock(), l)
+	c.unlock()
+}
+
+type outerKey struct{}
+
+// Context returns a context for work that runs under the lease. A nested Acquire with it never waits for the caller's
+// own leases: a resident value is leased at once, those who wait and hold no lease are overtaken, and where the
+// caller's leases, or those of others who wait like this, are in the way for ever it returns ErrSelfBlocked.
+func (l Lease[V]) Context(ctx context.Context) context.Context {
+	return context.WithValue(ctx, outerKey{}, append(outer[V](ctx), l))
+}
+
+func outer[V any](ctx context.Context) []Lease[V] {
+	held, _ := ctx.Value(outerKey{}).([]Lease[V])
+	return held[:len(held):len(held)]
+}
+
+// Ping returns when the owner of the state has answered, or with ctx's error: then something holds it for ever.
+func (c *Cache[V]) Ping(ctx context.Context) error {
 	select {
-	case <-e.settled: // both at once: the lease is already counted, give it back
-		c.mu.Unlock()
-		if e.err == nil {
-			c.release(e)
-		}
-		return nil, ctx.Err()
-	default:
+	case <-c.pings.send(&c.mu):
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the cache's owner does not answer: %w", ctx.Err())
 	}
-	e.waiters--
-	if e.waiters == 0 {
-		c.abandonLocked(e)
-	}
-	c.mu.Unlock()
-	return nil, ctx.Err()
 }
 
-func (c *Cache[V]) release(e *entry[V]) {
+// pings share one goroutine that waits for a lock, however many ask.
+type pings struct {
+	mu     sync.Mutex
+	answer chan struct{} // of the ping under way; nil for none
+}
+
+func (p *pings) send(lock *sync.Mutex) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.answer == nil {
+		answer := make(chan struct{})
+		p.answer = answer
+		go func() {
+			lock.Lock()
+			lock.Unlock() //nolint:staticcheck // to have held it is the point
+			p.mu.Lock()
+			p.answer = nil
+			p.mu.Unlock()
+			close(answer)
+		}()
+	}
+	return p.answer
+}
+
+// Close refuses new leases, stops loads, answers everyone who waits with ErrClosed, frees what is idle and waits
+// until the last lease is released and freed, or until ctx ends: then the error names what is still in use. It may be
+// called again to go on waiting.
+func (c *Cache[V]) Close(ctx context.Context) error {
 	c.mu.Lock()
-	e.leases--
-	c.touchLocked(e, c.opts.Clock())
-	if e.leases == 0 {
-		if e.drain {
-			c.freeLocked(e)
-		} else {
-			e.state = Ready
-			c.idle.push(e)
-		}
-		c.advanceLocked()
-	}
-	c.mu.Unlock()
-}
-
-// mustYieldLocked says whether the first in the queue has waited long enough, and not enough instances are on
-// their way out to serve the queue, so that a busy resident has to go.
-func (c *Cache[V]) mustYieldLocked(now time.Time) bool {
-	leaving := c.leaving[exitSoon] + c.leaving[exitAtRelease]
-	return c.opts.Patience > 0 && len(c.queue) > leaving && now.Sub(c.queue[0].queuedAt) >= c.opts.Patience
-}
-
-func (c *Cache[V]) touchLocked(e *entry[V], now time.Time) {
-	c.uses++
-	e.use = c.uses
-	e.usedAt = now
-}
-
-func (c *Cache[V]) leaseLocked(e *entry[V], now time.Time) {
-	if e.state == Ready {
-		c.idle.remove(e)
-		e.state = Leased
-	}
-	e.leases++
-	c.touchLocked(e, now)
-}
-
-func (c *Cache[V]) enqueueLocked(key string, now time.Time) *entry[V] {
-	e := &entry[V]{key: key, state: Reserving, settled: make(chan struct{}), freed: make(chan struct{}), queuedAt: now}
-	c.touchLocked(e, now)
-	c.leaving[e.exit]++
-	c.current[key] = e
-	c.entries[e] = struct{}{}
-	c.queue = append(c.queue, e)
-	return e
-}
-
-// advanceLocked starts what can start: loads for which there is room, in order, then evictions for those that
-// still wait. It is called after every change that may give room or need it.
-func (c *Cache[V]) advanceLocked() {
-	kept := c.queue[:0]
-	for _, e := range c.queue {
-		// A key whose stopped load has not returned yet lets those behind it pass: it waits for itself.
-		if c.loading[e.key] > 0 || (c.opts.MaxEntries > 0 && c.occupied >= c.opts.MaxEntries) {
-			kept = append(kept, e)
-			continue
-		}
-		c.startLocked(e)
-	}
-	clear(c.queue[len(kept):])
-	c.queue = kept
-	if c.opts.MaxEntries < 1 {
-		return
-	}
-	for c.leaving[exitSoon] < len(c.queue) && c.occupied >= c.opts.MaxEntries && c.idle.first != nil {
-		victim := c.idle.first
-		c.counters.Evictions++
-		c.forgetLocked(victim)
-		c.freeLocked(victim)
+	c.own.shut(c.opts.Clock())
+	empty := c.own.empty
+	c.unlock()
+	select {
+	case <-empty:
+		c.running.Wait() // their last statements
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("close cache: still in use: %s: %w", strings.Join(c.remaining(), ", "), ctx.Err())
 	}
 }
 
-func (c *Cache[V]) startLocked(e *entry[V]) {
-	ctx, cancel := context.WithCancel(c.base)
-	e.state = Loading
-	e.cancel = cancel
-	c.occupied++
-	c.loading[e.key]++
-	c.counters.Loads++
-	c.running.Add(1)
-	go func() {
-		defer c.running.Done()
-		defer cancel()
-		c.runLoad(ctx, e)
-	}()
-}
-
-// abandonLocked gives up an entry that nobody waits for any more.
-func (c *Cache[V]) abandonLocked(e *entry[V]) {
-	c.forgetLocked(e)
-	switch e.state {
-	case Reserving:
-		c.dequeueLocked(e)
-		c.goneLocked(e)
-	case Loading:
-		c.exitLocked(e, exitSoon)
-		e.cancel() // loaded takes it from here
+func (c *Cache[V]) remaining() []string {
+	var keys []string
+	for _, e := range c.Snapshot().Entries {
+		keys = append(keys, fmt.Sprintf("%s (%s, %d leases)", e.Key, e.State, e.Leases))
 	}
-}
-
-func (c *Cache[V]) dequeueLocked(e *entry[V]) {
-	for i, other := range c.queue {
-		if other == e {
-			c.queue = append(c.queue[:i], c.queue[i+1:]...)
-			return
-		}
+	if keys == nil {
+		keys = append(keys, "an estimate nobody waits for")
 	}
-}
-
-// forgetLocked makes sure Acquire does not find e any more.
-func (c *Cache[V]) forgetLocked(e *entry[V]) {
-	if c.current[e.key] == e {
-		delete(c.current, e.key)
-	}
-}
-
-// retireLocked takes e out of use: a ready one is freed now, one in use at its last release, one being loaded
-// after those who wait for it have had it.
-func (c *Cache[V]) retireLocked(e *entry[V]) {
-	c.forgetLocked(e)
-	switch e.state {
-	case Ready:
-		c.freeLocked(e)
-	case Leased:
-		e.drain = true
-		e.state = Draining
-		c.exitLocked(e, exitAtRelease)
-	case Loading:
-		e.drain = true
-		c.exitLocked(e, exitAtRelease)
-	}
-}
-
-// exitLocked books how e will leave.
-func (c *Cache[V]) exitLocked(e *entry[V], how exit) {
-	c.leaving[e.exit]--
-	e.exit = how
-	c.leaving[how]++
-}
-
-// freeLocked starts e's free. Its room is given up when the free has returned.
-func (c *Cache[V]) freeLocked(e *entry[V]) {
-	if e.state == Ready {
-		c.idle.remove(e)
-	}
-	c.forgetLocked(e)
-	e.state = Freeing
-	c.exitLocked(e, exitSoon)
-	c.running.Add(1)
-	go func() {
-		defer c.running.Done()
-		c.runFree(e)
-	}()
-}
-
-// failLocked tells everyone who waits for e that it will not come.
-func (c *Cache[V]) failLocked(e *entry[V], err error) {
-	c.forgetLocked(e)
-	e.err = err
-	e.waiters = 0
-	close(e.settled)
-}
-
-// goneLocked ends an instance.
-func (c *Cache[V]) goneLocked(e *entry[V]) {
-	c.leaving[e.exit]--
-	delete(c.entries, e)
-	if c.closed && len(c.entries) == 0 {
-		close(c.empty)
-	}
+	return keys
 }

@@ -154,7 +154,8 @@ func TestLastWaitersCancelStopsTheLoad(t *testing.T) {
 		synctest.Wait()
 		assert.True(t, first.done && second.done)
 		assert.Empty(t, c.Snapshot().Entries)
-		assert.EqualValues(t, 1, c.Snapshot().LoadFailures)
+		assert.EqualValues(t, 1, c.Snapshot().Loads)
+		assert.Zero(t, c.Snapshot().LoadFailures, "a stopped load is no failure")
 		closed(t, c)
 	})
 }
@@ -164,8 +165,8 @@ func TestNewcomerWaitsForTheStoppedLoadOfItsKey(t *testing.T) {
 		s := newStore(t, 3)
 		deaf := make(chan struct{})
 		deafOnce := sync.OnceFunc(func() { <-deaf })
-		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string) (*thing, error) {
-			value, err := s.load(context.Background(), key)
+		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ func(int64, int64)) (*thing, error) {
+			value, err := s.load(context.Background(), key, nil)
 			if key == "a" {
 				deafOnce()
 			}
@@ -191,7 +192,7 @@ func TestKeyThatWaitsForItselfEvictsNobody(t *testing.T) {
 		c := s.cache(Options[*thing]{})
 		mustAcquire(t, c, "idle").Release()
 		before := acquire(c, "a")
-		c.Remove("a")
+		c.Remove(context.Background(), "a", false)
 		after := acquire(c, "a")
 		assert.Equal(t, []string{"idle:ready", "a:loading", "a:reserving"}, keys(c.Snapshot()))
 		gate <- nil
@@ -240,10 +241,10 @@ func TestPanicInLoadBecomesAnError(t *testing.T) {
 		for name, fail := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
 			c := New(Options[int]{
 				MaxEntries: 1,
-				Load:       func(context.Context, string) (int, error) { fail(); return 0, nil },
-				Free:       func(string, int) error { return nil },
+				Load:       func(context.Context, string, func(int64, int64)) (int, error) { fail(); return 0, nil },
+				Free:       func(string, int) (func() Bytes, error) { return nil, nil },
 			})
-			_, err := c.Acquire(t.Context(), "a")
+			_, err := c.Acquire(t.Context(), "a", Ask{})
 			require.Error(t, err, name)
 			if name == "panic" {
 				var panicked *PanicError
@@ -260,12 +261,12 @@ func TestPanicInFreeIsReportedAndGivesRoom(t *testing.T) {
 		var reported error
 		c := New(Options[int]{
 			MaxEntries: 1,
-			Load:       func(context.Context, string) (int, error) { return 0, nil },
-			Free:       func(string, int) error { panic("boom") },
+			Load:       func(context.Context, string, func(int64, int64)) (int, error) { return 0, nil },
+			Free:       func(string, int) (func() Bytes, error) { panic("boom") },
 			Report:     func(_ string, err error) { reported = err },
 		})
 		for _, key := range []string{"a", "b"} {
-			lease, err := c.Acquire(t.Context(), key)
+			lease, err := c.Acquire(t.Context(), key, Ask{})
 			require.NoError(t, err)
 			lease.Release()
 		}
@@ -315,7 +316,7 @@ func TestEndedContextAcquiresNothing(t *testing.T) {
 		c := s.cache(Options[*thing]{})
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		_, err := c.Acquire(ctx, "a")
+		_, err := c.Acquire(ctx, "a", Ask{})
 		assert.ErrorIs(t, err, context.Canceled)
 		assert.Zero(t, c.Snapshot().Loads)
 		closed(t, c)

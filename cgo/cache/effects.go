@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"time"
 )
 
 // PanicError is the error of a load or free that panicked.
@@ -23,85 +22,143 @@ func (e *PanicError) Unwrap() error {
 	return err
 }
 
-// runLoad runs e's load outside the lock and books its result.
-func (c *Cache[V]) runLoad(ctx context.Context, e *entry[V]) {
-	start := c.opts.Clock()
-	var value V
-	var bytes int64
+// run does what the owner cannot, and reports back.
+func (c *Cache[V]) run(what effect[V]) {
+	defer c.running.Done()
+	switch what.kind {
+	case doEstimate:
+		c.runEstimate(what.ctx, what.entry)
+	case doLoad:
+		c.runLoad(what.ctx, what.entry)
+	case doFree:
+		c.runFree(what.entry)
+	}
+}
+
+func (c *Cache[V]) runEstimate(ctx context.Context, e *entry[V]) {
+	var f Footprint
 	guarded(func() (err error) {
-		value, err = c.opts.Load(ctx, e.key)
+		if c.opts.Estimate != nil {
+			f, err = c.opts.Estimate(ctx, e.key)
+		}
 		return err
 	}, func(err error) {
-		if err == nil {
-			guarded(func() error {
-				bytes = c.opts.Bytes(value)
-				return nil
-			}, func(err error) {
-				if err != nil {
-					c.opts.Report(e.key, fmt.Errorf("count the bytes of %q: %w", e.key, err))
-				}
-			})
-		}
-		c.loaded(e, value, bytes, err, start)
+		c.mu.Lock()
+		c.own.estimated(c.opts.Clock(), e, f, err)
+		c.unlock()
 	})
 }
 
-// loaded ends e's load: it hands a lease to everyone who waits, or the error.
-func (c *Cache[V]) loaded(e *entry[V], value V, bytes int64, err error, start time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.opts.Clock()
-	if c.loading[e.key]--; c.loading[e.key] == 0 {
-		delete(c.loading, e.key)
-	}
-	e.cancel = nil
-	answered := e.err != nil // the cache closed while it was loading
-	if err != nil {
-		c.counters.LoadFailures++
-		if !answered {
-			c.failLocked(e, fmt.Errorf("load %q: %w", e.key, err))
+// runLoad is a chain of deferred calls: each runs even if the one before it ends the goroutine.
+func (c *Cache[V]) runLoad(ctx context.Context, e *entry[V]) {
+	var value V
+	var failure error
+	actual := e.footprint // the owner leaves it alone while the load runs
+	defer func() {
+		c.mu.Lock()
+		c.own.loaded(c.opts.Clock(), e, value, actual, failure)
+		c.unlock()
+	}()
+	defer func() {
+		if failure == nil && c.opts.Measure != nil {
+			actual = c.measure(e.key, value, actual)
 		}
-		c.occupied--
-		c.goneLocked(e)
-		c.advanceLocked()
-		return
-	}
-	e.value, e.bytes, e.loadedAt, e.loadTook = value, bytes, now, now.Sub(start)
-	e.leases, e.waiters = e.waiters, 0
-	c.touchLocked(e, now)
-	if !answered {
-		close(e.settled)
-	}
-	switch {
-	case e.leases > 0 && !e.drain:
-		e.state = Leased
-	case e.leases > 0:
-		e.state = Draining
-	default: // everyone left while it was being loaded
-		c.freeLocked(e)
-	}
-	c.advanceLocked()
+	}()
+	guarded(func() (err error) {
+		value, err = c.opts.Load(ctx, e.key, func(done, total int64) { c.step(e, Progress{done, total}) })
+		return err
+	}, func(err error) { failure = err })
 }
 
-// runFree runs e's free outside the lock and gives up its room.
-func (c *Cache[V]) runFree(e *entry[V]) {
+// measure asks what a value really takes; where that fails its estimate stands.
+func (c *Cache[V]) measure(key string, value V, estimate Footprint) (actual Footprint) {
 	guarded(func() error {
-		return c.opts.Free(e.key, e.value)
+		actual = c.opts.Measure(value)
+		return actual.check()
 	}, func(err error) {
-		c.mu.Lock()
-		c.counters.Frees++
 		if err != nil {
-			c.counters.FreeFailures++
+			actual = estimate
+			c.opts.Report(key, fmt.Errorf("measure %q, its estimate stands: %w", key, err))
 		}
-		c.occupied--
-		c.goneLocked(e)
-		c.advanceLocked()
-		close(e.freed)
-		c.mu.Unlock()
+	})
+	return actual
+}
+
+func (c *Cache[V]) step(e *entry[V], p Progress) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own.loading(e, p)
+}
+
+// runFree frees e's value. Its memory counts as returned when the value's own account says so. Like runLoad it is a
+// chain of deferred calls.
+func (c *Cache[V]) runFree(e *entry[V]) {
+	var ask func() Bytes
+	var left Bytes
+	var failures []error
+	defer func() {
+		var none V
+		err := errors.Join(failures...)
+		c.mu.Lock()
+		e.value = none
+		c.own.freedNow(c.opts.Clock(), e, left, ask, err)
+		c.unlock()
 		if err != nil {
 			c.opts.Report(e.key, fmt.Errorf("free %q: %w", e.key, err))
 		}
+	}()
+	defer func() {
+		if ask == nil {
+			return
+		}
+		account(ask, func(bytes Bytes, err error) {
+			left = bytes
+			if err != nil { // nothing proves that anything has come back
+				left = e.held()
+				failures = append(failures, err)
+			}
+		})
+	}()
+	guarded(func() (err error) {
+		ask, err = c.opts.Free(e.key, e.value)
+		return err
+	}, func(err error) {
+		if err != nil {
+			failures = append(failures, err)
+		}
 	})
+}
+
+// account asks what a freed value still holds.
+func account(ask func() Bytes, done func(left Bytes, err error)) {
+	var left Bytes
+	guarded(func() error {
+		for i, n := range ask() {
+			left[i] = max(0, n)
+		}
+		return nil
+	}, func(err error) { done(left, err) })
+}
+
+// Sweep asks again what freed values have not given back. It is called from time to time.
+func (c *Cache[V]) Sweep() {
+	c.mu.Lock()
+	open := make([]*residue, 0, len(c.own.residues))
+	for r := range c.own.residues {
+		open = append(open, r)
+	}
+	c.mu.Unlock()
+	for _, r := range open {
+		account(r.ask, func(left Bytes, err error) {
+			if err != nil {
+				c.opts.Report(r.key, fmt.Errorf("ask what %q has not returned: %w", r.key, err))
+				return
+			}
+			c.mu.Lock()
+			c.own.returned(c.opts.Clock(), r, left)
+			c.unlock()
+		})
+	}
 }
 
 var errGoexit = errors.New("it ended its goroutine (runtime.Goexit)")

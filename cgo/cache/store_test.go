@@ -3,6 +3,7 @@ package cache
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -25,6 +26,7 @@ type store struct {
 	loading map[string]bool
 	live    int // loading, resident or being freed
 	freed   []string
+	failed  int                   // loads that gave no value
 	gate    map[string]chan error // a load of this key waits for its result
 	frees   chan struct{}         // when set, every free waits for one
 }
@@ -45,7 +47,7 @@ func (s *store) hold(key string) chan error {
 	return s.gate[key]
 }
 
-func (s *store) load(ctx context.Context, key string) (*thing, error) {
+func (s *store) load(ctx context.Context, key string, _ func(done, total int64)) (*thing, error) {
 	s.mu.Lock()
 	assert.False(s.t, s.loading[key], "two loads of %s at once", key)
 	s.loading[key] = true
@@ -69,12 +71,13 @@ func (s *store) load(ctx context.Context, key string) (*thing, error) {
 	s.loading[key] = false
 	if err != nil {
 		s.live--
+		s.failed++
 		return nil, err
 	}
 	return &thing{key: key}, nil
 }
 
-func (s *store) free(key string, value *thing) error {
+func (s *store) free(key string, value *thing) (func() Bytes, error) {
 	value.mu.Lock()
 	assert.Zero(s.t, value.leases, "freed while leased: %s", key)
 	assert.False(s.t, value.freed, "freed twice: %s", key)
@@ -87,7 +90,14 @@ func (s *store) free(key string, value *thing) error {
 	defer s.mu.Unlock()
 	s.live--
 	s.freed = append(s.freed, key)
-	return nil
+	return nil, nil
+}
+
+// gone lists what was freed, while frees may run.
+func (s *store) gone() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.freed)
 }
 
 func (s *store) cache(opts Options[*thing]) *Cache[*thing] {
@@ -95,13 +105,23 @@ func (s *store) cache(opts Options[*thing]) *Cache[*thing] {
 	if opts.Load == nil {
 		opts.Load = s.load
 	}
-	opts.Free = s.free
+	if opts.Free == nil {
+		opts.Free = s.free
+	}
 	return New(opts)
+}
+
+// sized are options with one pool in which every value takes the same.
+func sized(bytes int64) Options[*thing] {
+	return Options[*thing]{
+		Pools:    []Pool{{Name: "ram"}},
+		Estimate: func(context.Context, string) (Footprint, error) { return Footprint{Own: In(0, bytes)}, nil },
+	}
 }
 
 // An attempt is an Acquire that runs on its own goroutine.
 type attempt struct {
-	lease  *Lease[*thing]
+	lease  Lease[*thing]
 	err    error
 	done   bool
 	cancel context.CancelFunc
@@ -109,18 +129,22 @@ type attempt struct {
 
 // acquire starts an Acquire and returns when it is done or waits. Call it inside a synctest bubble.
 func acquire(c *Cache[*thing], key string) *attempt {
-	ctx, cancel := context.WithCancel(context.Background())
+	return acquireAs(context.Background(), c, key, Ask{})
+}
+
+func acquireAs(ctx context.Context, c *Cache[*thing], key string, ask Ask) *attempt {
+	ctx, cancel := context.WithCancel(ctx)
 	a := &attempt{cancel: cancel}
 	go func() {
 		defer cancel()
-		a.lease, a.err = c.Acquire(ctx, key)
+		a.lease, a.err = c.Acquire(ctx, key, ask)
 		a.done = true
 	}()
 	synctest.Wait()
 	return a
 }
 
-func (a *attempt) give(t *testing.T) *Lease[*thing] {
+func (a *attempt) give(t *testing.T) Lease[*thing] {
 	t.Helper()
 	synctest.Wait()
 	require.True(t, a.done, "still waiting")
@@ -128,7 +152,7 @@ func (a *attempt) give(t *testing.T) *Lease[*thing] {
 	return a.lease
 }
 
-func mustAcquire(t *testing.T, c *Cache[*thing], key string) *Lease[*thing] {
+func mustAcquire(t *testing.T, c *Cache[*thing], key string) Lease[*thing] {
 	t.Helper()
 	return acquire(c, key).give(t)
 }

@@ -1,50 +1,56 @@
 package api
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+
+	"barkd/cgo/cache"
 )
 
-// CacheStats is the body of GET /cache/stats. The keys up to total_loads are a contract with users of older servers.
-type CacheStats struct {
-	CachedModels        []string `json:"cached_models"` // least recently used first
-	CacheSize           int      `json:"cache_size"`
-	MaxCacheSize        int      `json:"max_cache_size"`
-	CacheMemoryMB       float64  `json:"cache_memory_mb"`
-	SystemMemoryGB      float64  `json:"system_memory_gb"` // in use
-	SystemMemoryTotalGB float64  `json:"system_memory_total_gb"`
-	SystemMemoryPercent float64  `json:"system_memory_percent"` // in use
-	MemoryThresholdGB   float64  `json:"memory_threshold_gb"`
-	Hits                uint64   `json:"hits"`
-	Misses              uint64   `json:"misses"`
-	HitRate             float64  `json:"hit_rate"` // 0..1
-	Evictions           uint64   `json:"evictions"`
-	MemoryCleanups      uint64   `json:"memory_cleanups"`
-	TotalLoads          uint64   `json:"total_loads"`
-
-	LoadFailures uint64       `json:"load_failures"`
-	Entries      []CacheEntry `json:"entries"`
+// Cache holds the loaded models; *cgo.Pool is one. None of its methods waits for a load but Preload.
+type Cache interface {
+	Snapshot() cache.Snapshot
+	Curve() cache.Curve
+	// Clear frees the models nobody uses, and those in use at their last release; with revoke their holders are asked
+	// to stop. Remove does it for one.
+	Clear(ctx context.Context, revoke bool) cache.Cleared
+	Remove(ctx context.Context, id string, revoke bool) cache.Cleared
+	// Preload loads a model, or returns when it is loaded. progress may be nil.
+	Preload(ctx context.Context, id string, progress func(done, total int64)) error
+	Plan(ctx context.Context, id string) (cache.Plan, error)
+	Pin(ctx context.Context, id string) error
+	Unpin(id string) bool
+	Events(seq uint64) []cache.Event
+	Listen(seq uint64) (*cache.Listener, []cache.Event)
+	// Ping returns when the owner of the cache's state has answered.
+	Ping(ctx context.Context) error
 }
 
-// CacheEntry is one model the cache knows.
-type CacheEntry struct {
-	Model    string  `json:"model"`
-	State    string  `json:"state"`
-	Leases   int     `json:"leases"`
-	Waiters  int     `json:"waiters"` // requests that wait for its load
-	Bytes    int64   `json:"bytes"`
-	IdleS    float64 `json:"idle_s"`
-	LoadTook float64 `json:"load_took_s"`
-}
-
-// Cleared is what POST /cache/clear did.
-type Cleared struct {
+// cleared is what POST /cache/clear and DELETE /cache/models/{id} did.
+type cleared struct {
 	Freed    []string `json:"freed"`    // gone when the answer comes
 	Draining []string `json:"draining"` // in use: gone when their last request ends
+	Revoked  []string `json:"revoked"`  // of them, those whose requests were ended
 	Bytes    int64    `json:"freed_bytes"`
+}
+
+func clearedBody(c cache.Cleared) cleared {
+	return cleared{Freed: list(c.Freed), Draining: list(c.Draining), Revoked: list(c.Revoked), Bytes: c.Bytes}
+}
+
+// list makes an empty list of none, for JSON.
+func list[T any](of []T) []T {
+	if of == nil {
+		return []T{}
+	}
+	return of
 }
 
 // loaded is the outcome of loading one model.
@@ -55,53 +61,100 @@ type loaded struct {
 	Error  string  `json:"error,omitempty"`
 }
 
-// health is GET /health. It takes no lock that a load or a request holds.
-func (s *Server) health(c *fiber.Ctx) error {
-	status := "ok"
-	if s.draining.Load() {
-		c.Status(fiber.StatusServiceUnavailable)
-		status = "draining"
-	}
-	stats := s.Cache.Stats()
-	running, waiting := s.Speaker.Load()
-	return c.JSON(fiber.Map{
-		"status": status, "version": s.Version, "backend": s.Backend,
-		"uptime_s": int(time.Since(s.started).Seconds()),
-		"requests": fiber.Map{"running": running, "waiting": waiting},
-		"cache": fiber.Map{
-			"cached_models": stats.CachedModels, "cache_size": stats.CacheSize, "max_cache_size": stats.MaxCacheSize,
-			"cache_memory_mb": stats.CacheMemoryMB, "hit_rate": stats.HitRate, "entries": stats.Entries,
-		},
-	})
-}
-
-// cacheStats is GET /cache/stats.
-func (s *Server) cacheStats(c *fiber.Ctx) error { return c.JSON(s.Cache.Stats()) }
-
-// cacheClear is POST /cache/clear.
+// cacheClear is POST /cache/clear. With ?force the requests that use a model are ended, too; then the status is 202
+// while any of them has not let go.
 func (s *Server) cacheClear(c *fiber.Ctx) error {
-	ctx, stop := s.clientContext(c)
-	defer stop()
-	cleared, err := s.Cache.Clear(ctx)
+	force, err := flag(c, "force")
 	if err != nil {
 		return err
 	}
-	return c.JSON(cleared)
+	ctx, stop := s.clientContext(c)
+	defer stop()
+	return s.sendCleared(c, s.Cache.Clear(ctx, force), force)
 }
 
-// cachePreload is POST /cache/preload/{id}: it answers when the model is loaded.
+// cacheRemove is DELETE /cache/models/{id}.
+func (s *Server) cacheRemove(c *fiber.Ctx) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	force, err := flag(c, "force")
+	if err != nil {
+		return err
+	}
+	ctx, stop := s.clientContext(c)
+	defer stop()
+	done := s.Cache.Remove(ctx, id, force)
+	if len(done.Freed)+len(done.Draining) == 0 {
+		if _, err := s.find(c, id); err != nil {
+			return err
+		}
+	}
+	return s.sendCleared(c, done, force)
+}
+
+func (s *Server) sendCleared(c *fiber.Ctx, done cache.Cleared, force bool) error {
+	if force && len(done.Draining) > 0 {
+		c.Status(fiber.StatusAccepted)
+	}
+	return c.JSON(clearedBody(done))
+}
+
+// flag reads a switch of the query: ?name, ?name=true or ?name=false.
+func flag(c *fiber.Ctx, name string) (bool, error) {
+	if !c.Context().QueryArgs().Has(name) {
+		return false, nil
+	}
+	switch strings.ToLower(c.Query(name)) {
+	case "", "1", "true":
+		return true, nil
+	case "0", "false":
+		return false, nil
+	}
+	return false, badRequest(name, "invalid_value", "%q must be true or false.", name)
+}
+
+// cachePreload is POST /cache/preload/{id}: it answers when the model is loaded. A client that accepts an event
+// stream sees the progress.
 func (s *Server) cachePreload(c *fiber.Ctx) error {
 	id, err := pathID(c)
 	if err != nil {
 		return err
 	}
 	ctx, stop := s.clientContext(c)
+	if wantsEvents(c) {
+		if _, err := s.find(c, id); err != nil {
+			stop()
+			return err
+		}
+		return s.streamPreload(ctx, stop, c, id)
+	}
 	defer stop()
 	started := time.Now()
-	if err := s.Cache.Preload(ctx, id); err != nil {
+	if err := s.Cache.Preload(ctx, id, nil); err != nil {
 		return &modelError{id: id, err: err}
 	}
 	return c.JSON(loaded{Model: id, Loaded: true, TookS: time.Since(started).Seconds()})
+}
+
+func (s *Server) streamPreload(ctx context.Context, stop func(), c *fiber.Ctx, id string) error {
+	started := time.Now()
+	request := requestID(c)
+	sendEvents(c, stop, func(w *bufio.Writer) {
+		err := s.Cache.Preload(ctx, id, func(done, total int64) {
+			// A client that does not read is found out by the watch on its connection.
+			_ = sendEvent(w, "progress", "", fiber.Map{"model": id, "done_bytes": done, "total_bytes": total})
+		})
+		if err == nil {
+			_ = sendEvent(w, "loaded", "", loaded{Model: id, Loaded: true, TookS: time.Since(started).Seconds()})
+			return
+		}
+		e := toError(&modelError{id: id, err: err}, context.Cause(ctx))
+		s.Log.Warn().Err(err).Str("request_id", request).Str("model", id).Msg("preload failed")
+		_ = sendEvent(w, "error", "", e.envelope())
+	})
+	return nil
 }
 
 // cacheWarmup is POST /cache/warmup: a JSON list of ids, loaded one after the other. An unknown id refuses the whole
@@ -116,7 +169,7 @@ func (s *Server) cacheWarmup(c *fiber.Ctx) error {
 			return err
 		}
 	}
-	if most := s.Cache.Stats().MaxCacheSize; most > 0 && len(ids) > most {
+	if most := s.Cache.Snapshot().MaxEntries; most > 0 && len(ids) > most {
 		return badRequest("", "invalid_value", "The list has %d models but the cache holds %d: the last would push out the first.", len(ids), most)
 	}
 	ctx, stop := s.clientContext(c)
@@ -124,7 +177,7 @@ func (s *Server) cacheWarmup(c *fiber.Ctx) error {
 	results := make([]loaded, 0, len(ids))
 	for _, id := range ids {
 		started := time.Now()
-		err := s.Cache.Preload(ctx, id)
+		err := s.Cache.Preload(ctx, id, nil)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -135,6 +188,7 @@ func (s *Server) cacheWarmup(c *fiber.Ctx) error {
 			result.Error = e.Message
 			if c.Response().StatusCode() == fiber.StatusOK {
 				c.Status(e.Status)
+				retryAfter(c, e)
 			}
 		}
 		results = append(results, result)
@@ -161,4 +215,36 @@ func warmupIDs(c *fiber.Ctx) ([]string, error) {
 		}
 	}
 	return distinct, nil
+}
+
+// cachePin is PUT /cache/pins/{id}: the model is not evicted any more once it is loaded.
+func (s *Server) cachePin(c *fiber.Ctx) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	ctx, stop := s.clientContext(c)
+	defer stop()
+	var refused *cache.Refusal
+	switch err := s.Cache.Pin(ctx, id); {
+	case errors.As(err, &refused):
+		return &Error{Status: fiber.StatusConflict, Type: typeInvalid, Code: "pins_too_large", Param: "model",
+			Message: "The pinned models would not fit together: " + refused.Error() + ".", err: err}
+	case err != nil:
+		return &modelError{id: id, err: err}
+	}
+	return c.JSON(fiber.Map{"pins": list(s.Cache.Snapshot().Pins)})
+}
+
+// cacheUnpin is DELETE /cache/pins/{id}.
+func (s *Server) cacheUnpin(c *fiber.Ctx) error {
+	id, err := pathID(c)
+	if err != nil {
+		return err
+	}
+	if !s.Cache.Unpin(id) {
+		return &Error{Status: fiber.StatusNotFound, Type: typeInvalid, Param: "model", Code: "not_pinned",
+			Message: "The model is not pinned."}
+	}
+	return c.JSON(fiber.Map{"pins": list(s.Cache.Snapshot().Pins)})
 }

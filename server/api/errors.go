@@ -12,6 +12,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"barkd/cgo"
+	"barkd/cgo/cache"
 	"barkd/server/speech"
 )
 
@@ -84,10 +85,14 @@ func toError(err error, cause error) *Error {
 		fail  *fiber.Error
 		input *speech.InputError
 		full  *speech.QueueFullError
+
+		refused *cache.Refusal
 	)
 	switch {
 	case errors.As(err, &ready):
 		return ready
+	case errors.Is(cause, errClientGone):
+		return clientGone(err)
 	case errors.As(err, &fail):
 		return routingError(fail)
 	case errors.As(err, &input):
@@ -96,17 +101,45 @@ func toError(err error, cause error) *Error {
 		return e
 	case errors.As(err, &full):
 		return unavailable("overloaded", "The server is busy: "+full.Error()+".", full.RetryAfter, err)
+	case errors.As(err, &refused) && !errors.Is(cause, errDraining):
+		return refusal(refused, err)
+	case errors.Is(err, speech.ErrRevoked):
+		return unavailable("evicted", "The request was ended: its model was taken out of the cache by force.", retrySoon, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return cancelled(err, cause)
+		return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
 	}
 	return runtimeError(err)
 }
 
-func cancelled(err, cause error) *Error {
-	if errors.Is(cause, errClientGone) {
-		return &Error{Status: statusClientGone, Type: typeInvalid, Code: "client_gone", Message: "The client is gone.", err: err}
+func clientGone(err error) *Error {
+	return &Error{Status: statusClientGone, Type: typeInvalid, Code: "client_gone", Message: "The client is gone.", err: err}
+}
+
+// refusal says why the cache cannot have a model now, what is in the way, and when to come back.
+func refusal(r *cache.Refusal, err error) *Error {
+	message := "The model cannot be loaded now: " + r.Error() + "."
+	switch r.Code {
+	case cache.RefusedTooLarge:
+		return &Error{Status: fiber.StatusBadRequest, Type: typeInvalid, Param: "model", Code: "model_too_large",
+			Message: "The model does not fit this server's memory: " + r.Error() + ".", err: err}
+	case cache.RefusedCooling:
+		// The failed load's own status, but for the time to wait.
+		e := runtimeError(&modelError{id: r.Key, err: r.Err})
+		cooled := *e
+		cooled.RetryAfter, cooled.err = r.RetryAfter, err
+		if cooled.Status >= fiber.StatusInternalServerError {
+			cooled.Status, cooled.Code = fiber.StatusServiceUnavailable, "model_cooling_down"
+			cooled.Message += " It is not tried again before Retry-After."
+		}
+		return &cooled
+	case cache.RefusedWaiting:
+		code := "model_loading"
+		if len(r.Blockers) > 0 {
+			code = "insufficient_memory"
+		}
+		return unavailable(code, "The model could not be had in time: "+r.Error()+".", r.RetryAfter, err)
 	}
-	return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+	return unavailable("insufficient_memory", message, max(r.RetryAfter, retrySoon), err)
 }
 
 // runtimeError maps what the runtime and the models say; anything it does not know is a 500 that shows nothing.
@@ -128,6 +161,8 @@ func runtimeError(err error) *Error {
 			Message: "This build of the server cannot do that; its log says more.", err: err}
 	case errors.Is(err, cgo.ErrOutOfMemory):
 		return unavailable("insufficient_memory", "There is not enough memory for this request now.", retrySoon, err)
+	case errors.Is(err, cgo.ErrTimeout):
+		return unavailable("load_timeout", "The model did not load in time; the server's log says more.", retrySoon, err)
 	case errors.Is(err, cgo.ErrBusy):
 		return unavailable("overloaded", "The server is busy.", retrySoon, err)
 	case errors.Is(err, cgo.ErrClosed):
@@ -177,9 +212,18 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	e := toError(err, causeOf(c))
 	requestID(c)
+	retryAfter(c, e)
+	return c.Status(e.Status).JSON(e.envelope())
+}
+
+// retryAfter sends when to come back, in whole seconds.
+func retryAfter(c *fiber.Ctx, e *Error) {
 	if e.RetryAfter > 0 {
 		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
 	}
+}
+
+func (e *Error) envelope() envelope {
 	var body envelope
 	body.Error.Message, body.Error.Type = e.Message, e.Type
 	if e.Param != "" {
@@ -188,5 +232,5 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	if e.Code != "" {
 		body.Error.Code = &e.Code
 	}
-	return c.Status(e.Status).JSON(body)
+	return body
 }

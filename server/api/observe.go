@@ -33,8 +33,16 @@ func (s *Server) observe(c *fiber.Ctx) error {
 		line = line.Err(rootCause(err))
 	}
 	line.Str("request_id", id).Str("method", c.Method()).Str("path", c.Path()).Int("status", status).
-		Dur("took_ms", time.Since(started)).Int("bytes", len(c.Response().Body())).Str("client", c.IP()).Msg("request")
+		Dur("took_ms", time.Since(started)).Int("bytes", responseBytes(c)).Str("client", c.IP()).Msg("request")
 	return nil
+}
+
+// responseBytes is the length of the answer; that of a stream, which is still to be written, is not known.
+func responseBytes(c *fiber.Ctx) int {
+	if c.Response().IsBodyStream() {
+		return 0
+	}
+	return len(c.Response().Body())
 }
 
 // level keeps the polls of a monitor out of the usual log and makes the server's own failures stand out.
@@ -42,12 +50,17 @@ func level(c *fiber.Ctx, status int) zerolog.Level {
 	switch {
 	case status == fiber.StatusInternalServerError:
 		return zerolog.ErrorLevel
+	case probe(c.Path()):
+		return zerolog.DebugLevel
 	case status >= fiber.StatusInternalServerError:
 		return zerolog.WarnLevel
-	case status < fiber.StatusBadRequest && c.Path() == "/health":
-		return zerolog.DebugLevel
 	}
 	return zerolog.InfoLevel
+}
+
+// probe says whether a path is asked for by monitors, over and over, and answered until the end.
+func probe(path string) bool {
+	return path == "/health" || path == "/livez" || path == "/readyz" || path == "/metrics"
 }
 
 // rootCause is what the log shows: the hidden cause of an Error, if it has one.
@@ -66,7 +79,7 @@ func (s *Server) guarded(c *fiber.Ctx) (err error) {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	if s.draining.Load() && c.Path() != "/health" {
+	if s.draining.Load() && !probe(c.Path()) {
 		return unavailable("shutting_down", "The server is shutting down.", retrySoon, nil)
 	}
 	return c.Next()

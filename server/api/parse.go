@@ -89,6 +89,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"seed":        seed,
 	"rules":       rules,
 	"max_tokens":  maxTokens,
+	"keep_alive":  keepAlive,
 	"temperature": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.temperature, 0, 10) },
 	"temperature_semantic": func(b *speechBody, raw json.RawMessage) string {
 		return number(raw, &b.request.Sampling.Semantic, 0, 10)
@@ -256,6 +257,22 @@ func maxTokens(b *speechBody, raw json.RawMessage) string {
 		return "must be a positive integer"
 	}
 	b.request.MaxSemanticTokens = int(value)
+	return ""
+}
+
+// keepAlive reads how long the model stays afterwards: seconds as a number, or a duration such as "5m"; negative is
+// for ever, 0 frees it at once.
+func keepAlive(b *speechBody, raw json.RawMessage) string {
+	const want = `must be seconds or a duration such as "5m"; -1 for ever, 0 to free the model at once`
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		text = string(raw)
+	}
+	d, err := speech.ParseKeepAlive(text)
+	if err != nil {
+		return want
+	}
+	b.request.KeepAlive = d
 	return ""
 }
 

@@ -6,21 +6,39 @@ import "github.com/gofiber/fiber/v2"
 type Route struct {
 	Method, Path string
 	handler      fiber.Handler
+	side         side
 }
+
+// side says which listener serves a route, when there are two.
+type side int
+
+const (
+	sidePublic side = iota
+	sideAdmin
+	sideBoth
+)
 
 // Routes returns the route table, for comparing it with openapi.yaml.
 func (s *Server) Routes() []Route { return s.routes() }
 
 func (s *Server) routes() []Route {
 	return []Route{
-		{fiber.MethodPost, "/v1/audio/speech", s.speech},
-		{fiber.MethodGet, "/v1/audio/voices", s.voices},
-		{fiber.MethodGet, "/v1/models", s.models},
-		{fiber.MethodGet, "/v1/models/*", s.model},
-		{fiber.MethodGet, "/health", s.health},
-		{fiber.MethodGet, "/cache/stats", s.cacheStats},
-		{fiber.MethodPost, "/cache/clear", s.cacheClear},
-		{fiber.MethodPost, "/cache/warmup", s.cacheWarmup},
-		{fiber.MethodPost, "/cache/preload/*", s.cachePreload},
+		{fiber.MethodPost, "/v1/audio/speech", s.speech, sidePublic},
+		{fiber.MethodGet, "/v1/audio/voices", s.voices, sidePublic},
+		{fiber.MethodGet, "/v1/models", s.models, sidePublic},
+		{fiber.MethodGet, "/v1/models/*", s.model, sidePublic},
+		{fiber.MethodGet, "/health", s.health, sideBoth},
+		{fiber.MethodGet, "/livez", s.live, sideBoth},
+		{fiber.MethodGet, "/readyz", s.ready, sideBoth},
+		{fiber.MethodGet, "/metrics", s.metrics, sideBoth},
+		{fiber.MethodGet, "/cache/stats", s.admin(s.cacheStats), sideAdmin},
+		{fiber.MethodGet, "/cache/plan", s.admin(s.cachePlan), sideAdmin},
+		{fiber.MethodGet, "/cache/events", s.admin(s.cacheEvents), sideAdmin},
+		{fiber.MethodPost, "/cache/clear", s.admin(s.cacheClear), sideAdmin},
+		{fiber.MethodPost, "/cache/warmup", s.admin(s.cacheWarmup), sideAdmin},
+		{fiber.MethodPost, "/cache/preload/*", s.admin(s.cachePreload), sideAdmin},
+		{fiber.MethodDelete, "/cache/models/*", s.admin(s.cacheRemove), sideAdmin},
+		{fiber.MethodPut, "/cache/pins/*", s.admin(s.cachePin), sideAdmin},
+		{fiber.MethodDelete, "/cache/pins/*", s.admin(s.cacheUnpin), sideAdmin},
 	}
 }

@@ -12,8 +12,10 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/rs/zerolog"
 
+	"barkd/server/metrics"
 	"barkd/server/speech"
 )
 
@@ -54,24 +56,22 @@ type Catalogue interface {
 	Find(ctx context.Context, id string) (Model, error)
 }
 
-// Cache holds the loaded models.
-type Cache interface {
-	// Stats returns at once, whatever loads.
-	Stats() CacheStats
-	// Clear frees the models nobody uses, and those in use when they are released.
-	Clear(ctx context.Context) (Cleared, error)
-	// Preload loads a model, or returns when it is loaded.
-	Preload(ctx context.Context, id string) error
-}
-
-// Options of a Server. All fields are needed.
+// Options of a Server. All fields are needed but AdminKey and AdminApart.
 type Options struct {
 	Speaker   Speaker
 	Catalogue Catalogue
 	Cache     Cache
+	Machine   Machine
+	Warmup    Warmup
+	Metrics   *metrics.Metrics
 	Log       zerolog.Logger
 	Version   string
 	Backend   string // "native" or "mock"
+	// ReadyPatience bounds how long readiness waits for the warm-up.
+	ReadyPatience time.Duration
+	// AdminKey guards /cache/*; "" leaves it open. AdminApart serves /cache/* on a listener of its own only.
+	AdminKey   string
+	AdminApart bool
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
 }
@@ -80,17 +80,32 @@ type Options struct {
 type Server struct {
 	Options
 	app      *fiber.App
+	adminApp *fiber.App // nil unless AdminApart
+	scrape   fiber.Handler
 	started  time.Time
 	draining atomic.Bool
+	leaving  chan struct{}   // closed when the server begins to shut down
 	base     context.Context // of every request; ends when the grace of Shutdown is over
 	stop     context.CancelCauseFunc
 }
 
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
-	s := &Server{Options: o, started: time.Now()}
+	s := &Server{Options: o, started: time.Now(), leaving: make(chan struct{})}
 	s.base, s.stop = context.WithCancelCause(context.Background())
-	s.app = fiber.New(fiber.Config{
+	s.scrape = adaptor.HTTPHandler(o.Metrics.Handler())
+	if o.AdminApart {
+		s.app = s.newApp(sidePublic)
+		s.adminApp = s.newApp(sideAdmin)
+	} else {
+		s.app = s.newApp(sideBoth)
+	}
+	return s
+}
+
+// newApp makes the app of one side; sideBoth is an app for every route.
+func (s *Server) newApp(of side) *fiber.App {
+	app := fiber.New(fiber.Config{
 		AppName:               "barkd",
 		DisableStartupMessage: true,
 		CaseSensitive:         true,
@@ -99,29 +114,42 @@ func New(o Options) *Server {
 		IdleTimeout:           idleTimeout,
 		ErrorHandler:          s.refuse,
 	})
-	s.app.Server().Logger = connectionLog{o.Log}
-	s.app.Use(s.observe)
+	app.Server().Logger = connectionLog{s.Log}
+	app.Use(s.observe)
 	for _, r := range s.routes() {
-		s.app.Add(r.Method, r.Path, r.handler)
+		if of != sideBoth && r.side != sideBoth && r.side != of {
+			continue
+		}
+		app.Add(r.Method, r.Path, r.handler)
 		if r.Method == fiber.MethodGet {
-			s.app.Add(fiber.MethodHead, r.Path, r.handler)
+			app.Add(fiber.MethodHead, r.Path, r.handler)
 		}
 	}
-	return s
+	return app
 }
 
+// metrics is GET /metrics.
+func (s *Server) metrics(c *fiber.Ctx) error { return s.scrape(c) }
+
 // Serve answers on the listener until Shutdown.
-func (s *Server) Serve(listener net.Listener) error {
-	if err := s.app.Listener(listener); err != nil {
+func (s *Server) Serve(listener net.Listener) error { return serve(s.app, listener) }
+
+// ServeAdmin answers the operator's routes on a listener of their own until Shutdown; AdminApart must be set.
+func (s *Server) ServeAdmin(listener net.Listener) error { return serve(s.adminApp, listener) }
+
+func serve(app *fiber.App, listener net.Listener) error {
+	if err := app.Listener(listener); err != nil {
 		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
 	}
 	return nil
 }
 
-// Shutdown stops accepting, lets running requests finish until ctx ends, then cancels them and waits for their
-// answers; not for ever, for a client may not read its own.
+// Shutdown says that the server is not ready, stops accepting, lets running requests finish until ctx ends, then
+// cancels them and waits for their answers; not for ever, for a client may not read its own. It is called once. The
+// operator's listener goes last, so that the shutdown can be watched.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	close(s.leaving)
 	patience, giveUp := context.WithCancel(context.Background())
 	defer giveUp()
 	stopWatching := context.AfterFunc(ctx, func() {
@@ -131,6 +159,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	defer stopWatching()
 	err := s.app.ShutdownWithContext(patience)
 	s.stop(errDraining)
+	if s.adminApp != nil {
+		err = errors.Join(err, s.adminApp.ShutdownWithTimeout(answerPatience))
+	}
 	if err != nil {
 		return fmt.Errorf("shut down with clients that do not read their answers: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/stretchr/testify/assert"
@@ -17,7 +18,10 @@ import (
 	"go.uber.org/goleak"
 
 	"barkd/cgo"
+	"barkd/cgo/memwatch"
+	"barkd/cgo/mock"
 	"barkd/server/api"
+	"barkd/server/metrics"
 	"barkd/server/speech"
 	"barkd/server/speech/speechtest"
 )
@@ -51,46 +55,26 @@ func describe(m *speechtest.Model) api.Model {
 	return api.Model{ID: m.Facts.Name, OwnedBy: "test", Trained: m.Facts.Trained, Voices: m.Facts.Voices, Bytes: 5}
 }
 
-// cache remembers what it was told.
-type cache struct {
-	mu     sync.Mutex
-	loaded []string
-	fail   map[string]error
-}
+// quietMachine is a machine with memory enough.
+type quietMachine struct{}
 
-func (c *cache) Stats() api.CacheStats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return api.CacheStats{CachedModels: append([]string{}, c.loaded...), CacheSize: len(c.loaded), MaxCacheSize: 3, Entries: []api.CacheEntry{}}
-}
-
-func (c *cache) Clear(context.Context) (api.Cleared, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	freed := c.loaded
-	c.loaded = nil
-	return api.Cleared{Freed: freed, Draining: []string{}}, nil
-}
-
-func (c *cache) Preload(_ context.Context, id string) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.fail[id]; err != nil {
-		return err
-	}
-	c.loaded = append(c.loaded, id)
-	return nil
-}
+func (quietMachine) Memory() (used, total int64) { return 1 << 30, 4 << 30 }
+func (quietMachine) ThresholdGB() float64        { return 12 }
+func (quietMachine) Level(int) memwatch.Level    { return memwatch.LevelNone }
+func (quietMachine) Cleanups() uint64            { return 7 }
 
 // site is a server on a real listener.
 type site struct {
 	*api.Server
-	url    string
-	model  *speechtest.Model // suno/bark
-	models *speechtest.Models
-	cache  *cache
-	log    *syncBuffer
-	served chan error
+	url string
+	// adminURL is where /cache/* is served when that is apart.
+	adminURL string
+	model    *speechtest.Model // suno/bark
+	models   *speechtest.Models
+	pool     *cgo.Pool // of simulated models, which are those of the catalogue by name
+	warmup   *cgo.Warmup
+	log      *syncBuffer
+	served   chan error
 }
 
 type syncBuffer struct {
@@ -110,32 +94,79 @@ func (b *syncBuffer) String() string {
 	return b.text.String()
 }
 
-func newSite(t *testing.T, voices ...string) *site {
+// settings of a site; the zero value is the usual one.
+type settings struct {
+	voices   []string
+	faults   string // of the simulated runtime, as MOCK_FAULTS
+	budget   int64
+	warmup   []string // models whose warm-up never runs
+	adminKey string
+	apart    bool // /cache/* on a listener of its own
+}
+
+func newSite(t *testing.T, voices ...string) *site { return openSite(t, settings{voices: voices}) }
+
+func openSite(t *testing.T, with settings) *site {
 	t.Helper()
 	tiny := speechtest.NewModel("barkd/tiny")
 	tiny.Facts.Trained = false
-	s := &site{model: speechtest.NewModel("suno/bark", voices...), cache: &cache{}, log: &syncBuffer{}, served: make(chan error, 1)}
+	s := &site{model: speechtest.NewModel("suno/bark", with.voices...), log: &syncBuffer{}, served: make(chan error, 2)}
 	s.models = speechtest.NewModels(s.model, tiny)
 	log := zerolog.New(s.log)
+	s.openPool(t, with)
 	s.Server = api.New(api.Options{
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(1, 1), log),
-		Catalogue: catalogue{s.models}, Cache: s.cache, Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark",
+		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{}, Warmup: s.warmup, Metrics: metrics.New(),
+		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
+		AdminKey: with.adminKey, AdminApart: with.apart,
 	})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	s.url = "http://" + listener.Addr().String()
-	go func() { s.served <- s.Serve(listener) }()
-	resp, err := http.Get(s.url + "/health") // it serves
-	require.NoError(t, err)
-	require.NoError(t, resp.Body.Close())
+	s.url = s.listen(t, s.Serve)
+	listeners := 1
+	if with.apart {
+		s.adminURL = s.listen(t, s.ServeAdmin)
+		listeners++
+	}
 	t.Cleanup(func() {
 		http.DefaultClient.CloseIdleConnections()
 		if s.served != nil {
 			require.NoError(t, s.Shutdown(context.Background()))
-			require.NoError(t, <-s.served)
+			for range listeners {
+				require.NoError(t, <-s.served)
+			}
 		}
 	})
 	return s
+}
+
+func (s *site) openPool(t *testing.T, with settings) {
+	t.Helper()
+	var plan *mock.Faults
+	if with.faults != "" {
+		var err error
+		plan, err = mock.ParseFaults([]byte(with.faults))
+		require.NoError(t, err)
+	}
+	pool, err := cgo.NewPool(mock.New(mock.Options{Faults: plan}), mock.Resolve, cgo.PoolOptions{MaxModels: 2, Budgets: []int64{with.budget}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
+	s.pool = pool
+	s.warmup = cgo.NewWarmup(with.warmup)
+	if len(with.warmup) == 0 {
+		s.warmup.Run(t.Context(), pool, nil, nil)
+	}
+}
+
+// listen serves on a port of its own and returns its address once it answers.
+func (s *site) listen(t *testing.T, serve func(net.Listener) error) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	url := "http://" + listener.Addr().String()
+	go func() { s.served <- serve(listener) }()
+	resp, err := http.Get(url + "/health")
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	return url
 }
 
 // reply is a response read whole.
@@ -147,7 +178,12 @@ type reply struct {
 
 func (s *site) do(t *testing.T, method, path, body string, header ...string) reply {
 	t.Helper()
-	req, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	return do(t, method, s.url+path, body, header...)
+}
+
+func do(t *testing.T, method, url, body string, header ...string) reply {
+	t.Helper()
+	req, err := http.NewRequest(method, url, strings.NewReader(body))
 	require.NoError(t, err)
 	if body != "" {
 		req.Header.Set("Content-Type", "application/json")

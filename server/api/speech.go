@@ -23,20 +23,30 @@ func (s *Server) speech(c *fiber.Ctx) error {
 	}
 	ctx, stop := s.clientContext(c)
 	defer stop()
+	req.ID = requestID(c)
 	return s.speak(ctx, c, req, format)
 }
 
 func (s *Server) speak(ctx context.Context, c *fiber.Ctx, req speech.Request, format audio.Format) error {
 	var pcm []float32
+	stage := "queue"
 	result, err := s.Speaker.Speak(ctx, req, speech.Sink{
 		Audio: func(part []float32) error {
 			pcm = append(pcm, part...)
 			return nil
 		},
+		Progress: func(at speech.Progress) error {
+			stage = at.Stage.String()
+			return nil
+		},
 	})
 	if err != nil {
+		if ctx.Err() != nil {
+			s.Metrics.Cancelled(stage)
+		}
 		return &modelError{id: req.Model, err: err}
 	}
+	s.Metrics.Spoke(result.RealTimeFactor())
 	encoded, err := audio.Encode(format, result.SampleRate, pcm)
 	if err != nil {
 		return fmt.Errorf("encode the speech of %q as %s: %w", req.Model, format.Name, err)

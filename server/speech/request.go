@@ -16,6 +16,7 @@ const NoVoice = "none"
 
 // Request is one text to speak.
 type Request struct {
+	ID                string // for logs and for those who wait because of it; may be empty
 	Model             string
 	Text              string // valid UTF-8
 	Voice             VoiceChoice
@@ -24,6 +25,9 @@ type Request struct {
 	KV                cgo.KVType
 	MaxSemanticTokens int // of each piece; 0 is the model's own limit
 	Sampling          SamplingChoice
+	// KeepAlive is how long the model stays in memory afterwards: 0 for the server's default, cache.Forever,
+	// cache.AtOnce or a duration.
+	KeepAlive time.Duration
 }
 
 // VoiceChoice says whose voice to speak with. The zero value is no voice.

@@ -6,25 +6,34 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
 	"barkd/cgo"
+	"barkd/cgo/cache"
 )
 
 // Models lends loaded models.
 type Models interface {
 	// Acquire returns the model, loading it if needed. The caller must Release the lease exactly once.
-	Acquire(ctx context.Context, id string) (Lease, error)
+	Acquire(ctx context.Context, id string, ask cache.Ask) (Lease, error)
 }
 
 // Lease keeps a model loaded.
 type Lease interface {
 	Model() cgo.Model
+	// NewSession makes a session when there is memory for it; it waits for that until ctx ends.
+	NewSession(ctx context.Context, opts cgo.SessionOptions) (cgo.Session, error)
+	// Revoked is closed when the model is wanted back at once.
+	Revoked() <-chan struct{}
 	Release()
 }
+
+// ErrRevoked ends a request whose model was wanted back at once: somebody cleared the cache by force.
+var ErrRevoked = errors.New("the model was taken out of the cache by force")
 
 // Service speaks. Its methods may be called from any goroutine.
 type Service struct {
@@ -62,20 +71,49 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 	}
 	defer ticket.Leave()
 	arrived := time.Now()
-	lease, err := s.models.Acquire(ctx, req.Model)
+	lease, err := s.models.Acquire(ctx, req.Model, cache.Ask{Holder: req.ID, KeepAlive: req.KeepAlive})
 	if err != nil {
 		return Result{}, err
 	}
 	defer lease.Release()
+	ctx, stop := untilRevoked(ctx, lease)
+	defer stop()
+	result, err := s.read(ctx, req, sink, lease, ticket, arrived)
+	if err != nil && errors.Is(context.Cause(ctx), ErrRevoked) {
+		return Result{}, ErrRevoked
+	}
+	return result, err
+}
+
+// untilRevoked returns a context that also ends, with ErrRevoked, when the lease is wanted back.
+func untilRevoked(ctx context.Context, lease Lease) (_ context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() {
+		select {
+		case <-lease.Revoked():
+			cancel(ErrRevoked)
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel(nil)
+		watcher.Wait()
+	}
+}
+
+// read speaks under a lease when it is the ticket's turn.
+func (s *Service) read(ctx context.Context, req Request, sink Sink, lease Lease, ticket *Ticket, arrived time.Time,
+) (Result, error) {
 	if err := ticket.Start(ctx); err != nil {
 		return Result{}, err
 	}
-	r := &reading{service: s, req: req, sink: sink, model: lease.Model()}
-	r.result.Waited = time.Since(arrived)
-	if err := r.prepare(); err != nil {
+	r := &reading{service: s, req: req, sink: sink, lease: lease, model: lease.Model()}
+	if err := r.prepare(ctx); err != nil {
 		return Result{}, err
 	}
 	defer r.close()
+	r.result.Waited = time.Since(arrived)
 	if err := r.speak(ctx); err != nil {
 		return Result{}, err
 	}
@@ -97,6 +135,7 @@ type reading struct {
 	service *Service
 	req     Request
 	sink    Sink
+	lease   Lease
 	model   cgo.Model
 
 	pieces []string
@@ -107,7 +146,7 @@ type reading struct {
 }
 
 // prepare decides everything that can fail for the request's own fault, then takes the memory.
-func (r *reading) prepare() (err error) {
+func (r *reading) prepare(ctx context.Context) (err error) {
 	info := r.model.Info()
 	name, err := resolveVoice(r.req.Voice, info)
 	if err != nil {
@@ -129,7 +168,7 @@ func (r *reading) prepare() (err error) {
 	if r.voice, err = openVoice(r.model, r.req.Voice, name); err != nil {
 		return err
 	}
-	if r.sess, err = r.model.NewSession(cgo.SessionOptions{KV: r.req.KV}); err != nil {
+	if r.sess, err = r.lease.NewSession(ctx, cgo.SessionOptions{KV: r.req.KV}); err != nil {
 		r.closeVoice()
 		return fmt.Errorf("session of %q: %w", r.req.Model, err)
 	}

@@ -6,14 +6,18 @@ import (
 	"sync/atomic"
 
 	"barkd/cgo"
+	"barkd/cgo/cache"
 	"barkd/server/speech"
 )
 
 // Models lends fake models by name and counts the leases.
 type Models struct {
-	All    map[string]*Model
-	Err    error // if set, Acquire fails with it
+	All map[string]*Model
+	Err error // if set, Acquire fails with it
+	// Revoke, if set, is what leases are revoked by.
+	Revoke chan struct{}
 	leases atomic.Int64
+	asks   atomic.Pointer[cache.Ask]
 }
 
 // NewModels lends the given models.
@@ -28,8 +32,16 @@ func NewModels(models ...*Model) *Models {
 // Leases returns how many are not released.
 func (m *Models) Leases() int64 { return m.leases.Load() }
 
+// LastAsk returns how the newest lease was asked for.
+func (m *Models) LastAsk() cache.Ask {
+	if ask := m.asks.Load(); ask != nil {
+		return *ask
+	}
+	return cache.Ask{}
+}
+
 // Acquire implements speech.Models.
-func (m *Models) Acquire(ctx context.Context, id string) (speech.Lease, error) {
+func (m *Models) Acquire(ctx context.Context, id string, ask cache.Ask) (speech.Lease, error) {
 	if m.Err != nil {
 		return nil, m.Err
 	}
@@ -41,6 +53,7 @@ func (m *Models) Acquire(ctx context.Context, id string) (speech.Lease, error) {
 		return nil, fmt.Errorf("model %q: %w", id, cgo.ErrNotFound)
 	}
 	m.leases.Add(1)
+	m.asks.Store(&ask)
 	return &lease{models: m, model: model}, nil
 }
 
@@ -50,4 +63,8 @@ type lease struct {
 }
 
 func (l *lease) Model() cgo.Model { return l.model }
-func (l *lease) Release()         { l.models.leases.Add(-1) }
+func (l *lease) NewSession(_ context.Context, opts cgo.SessionOptions) (cgo.Session, error) {
+	return l.model.NewSession(opts)
+}
+func (l *lease) Revoked() <-chan struct{} { return l.models.Revoke }
+func (l *lease) Release()                 { l.models.leases.Add(-1) }

@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"barkd/cgo"
+)
+
+// livePatience is how long the owner of the cache's state may take to answer.
+const livePatience = time.Second
+
+// health is GET /health, for people and older clients: up, and what the cache holds. It answers 503 while the server
+// shuts down, and when the cache's owner does not answer.
+func (s *Server) health(c *fiber.Ctx) error {
+	running, waiting := s.Speaker.Load()
+	body := fiber.Map{
+		"status": "ok", "version": s.Version, "backend": s.Backend, "uptime_s": s.uptime(),
+		"requests": fiber.Map{"running": running, "waiting": waiting},
+	}
+	if err := s.ping(); err != nil {
+		body["status"], body["error"] = "stuck", err.Error()
+		return c.Status(fiber.StatusServiceUnavailable).JSON(body)
+	}
+	if s.draining.Load() {
+		c.Status(fiber.StatusServiceUnavailable)
+		body["status"] = "draining"
+	}
+	stats := s.stats()
+	body["cache"] = fiber.Map{
+		"cached_models": stats.CachedModels, "cache_size": stats.CacheSize, "max_cache_size": stats.MaxCacheSize,
+		"cache_memory_mb": stats.CacheMemoryMB, "hit_rate": stats.HitRate, "entries": stats.Entries, "warmup": stats.Warmup,
+	}
+	return c.JSON(body)
+}
+
+func (s *Server) ping() error {
+	ctx, cancel := context.WithTimeout(context.Background(), livePatience)
+	defer cancel()
+	return s.Cache.Ping(ctx)
+}
+
+// live is GET /livez: should the process be restarted? Only if the owner of the cache's state does not answer, whatever
+// loads, waits or drains.
+func (s *Server) live(c *fiber.Ctx) error {
+	if err := s.ping(); err != nil {
+		return c.Status(fiber.StatusServiceUnavailable).JSON(fiber.Map{"status": "stuck", "error": err.Error()})
+	}
+	return c.JSON(fiber.Map{"status": "ok"})
+}
+
+// ready is GET /readyz: should requests be sent here? Not while the warm-up runs (for a bounded time), and not once the
+// server shuts down.
+func (s *Server) ready(c *fiber.Ctx) error {
+	status := "ok"
+	select {
+	case <-s.Warmup.Done():
+	default:
+		if time.Since(s.started) < s.ReadyPatience {
+			status = "warming_up"
+		}
+	}
+	if s.draining.Load() {
+		status = "draining"
+	}
+	if status != "ok" {
+		c.Status(fiber.StatusServiceUnavailable)
+	}
+	return c.JSON(fiber.Map{"status": status, "warmup": s.warmup()})
+}
+
+// Warmup tells how far the warm-up is; *cgo.Warmup is one.
+type Warmup interface {
+	Models() []cgo.WarmupModel
+	// Done is closed when every model was tried.
+	Done() <-chan struct{}
+}

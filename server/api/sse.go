@@ -1,0 +1,48 @@
+package api
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/gofiber/fiber/v2"
+)
+
+const mimeEvents = "text/event-stream"
+
+// wantsEvents says whether the client asks for server-sent events.
+func wantsEvents(c *fiber.Ctx) bool {
+	return strings.Contains(c.Get(fiber.HeaderAccept), mimeEvents)
+}
+
+// sendEvents answers with an event stream that write fills; stop is called when it has returned. The handler must
+// return right after: the stream is written when it has.
+func sendEvents(c *fiber.Ctx, stop func(), write func(*bufio.Writer)) {
+	c.Set(fiber.HeaderContentType, mimeEvents)
+	c.Set(fiber.HeaderCacheControl, "no-cache")
+	c.Set("X-Accel-Buffering", "no") // for nginx, which would hold the events back
+	c.Context().SetBodyStreamWriter(func(w *bufio.Writer) {
+		defer stop()
+		write(w)
+	})
+}
+
+// sendEvent writes one event at once. Its error is that of a client that is gone.
+func sendEvent(w *bufio.Writer, name, id string, data any) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return fmt.Errorf("event %s: %w", name, err)
+	}
+	if id != "" {
+		fmt.Fprintf(w, "id: %s\n", id)
+	}
+	fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, text)
+	return w.Flush()
+}
+
+// sendComment writes what clients skip.
+func sendComment(w *bufio.Writer, text string) error {
+	fmt.Fprintf(w, ": %s\n\n", text)
+	return w.Flush()
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"barkd/cgo"
+	"barkd/cgo/cache"
+	"barkd/cgo/memwatch"
+	"barkd/server/models"
+	"barkd/server/speech"
+)
+
+// poolModels lends the pool's models to the speech service.
+type poolModels struct{ pool *cgo.Pool }
+
+// Acquire implements speech.Models.
+func (p poolModels) Acquire(ctx context.Context, id string, ask cache.Ask) (speech.Lease, error) {
+	lease, err := p.pool.Acquire(ctx, id, ask)
+	if err != nil {
+		return nil, err
+	}
+	return lease, nil
+}
+
+// autoBudget is the part of a memory that models and sessions may take when nobody says otherwise.
+const autoBudget = 0.8
+
+// deviceBudgets returns the budgets by device index. Without a word about it a device gets its autoBudget: of the
+// smallest limit that holds for the process where it is the host's memory.
+func deviceBudgets(devices []cgo.Device, given map[string]int64) ([]int64, error) {
+	out := make([]int64, len(devices))
+	known := make(map[string]bool)
+	for i, d := range devices {
+		known[d.ID] = true
+		total := d.TotalBytes
+		if i == 0 {
+			if r, err := memwatch.New().Read(); err == nil {
+				total = r.TotalBytes
+			}
+		}
+		out[i] = int64(autoBudget * float64(total))
+		if bytes, ok := given[d.ID]; ok {
+			out[i] = bytes
+		}
+	}
+	for id := range given {
+		if !known[id] {
+			return nil, &usageError{fmt.Errorf("CACHE_BUDGET names the device %q, which is not here; 'barkd devices' lists those that are", id)}
+		}
+	}
+	return out, nil
+}
+
+// pin pins the models of the settings. One that is missing is a warning; pins that do not fit together are refused
+// here, not when a request fails for it.
+func (h *house) pin(ctx context.Context) error {
+	for _, id := range h.cfg.cache.pins {
+		err := h.pool.Pin(ctx, id)
+		var refused *cache.Refusal
+		switch {
+		case errors.Is(err, cgo.ErrNotFound):
+			h.log.Warn().Str("model", id).Msgf("a pinned model is not on this machine; 'barkd pull %s' fetches it", id)
+		case errors.As(err, &refused):
+			return &usageError{fmt.Errorf("PINNED_MODELS do not fit together: %w", refused)}
+		case err != nil:
+			h.log.Warn().Str("model", id).Err(err).Msg("a model cannot be pinned")
+		}
+	}
+	return nil
+}
+
+// warmUp loads the models that are to be there before the first request. What is missing is a warning: the server is
+// useful without it.
+func (h *house) warmUp(ctx context.Context) {
+	h.announceUntrained(ctx)
+	find := func(ctx context.Context, id string) error {
+		_, err := h.backend.catalogue.Find(ctx, id)
+		return err
+	}
+	h.warmup.Run(ctx, h.pool, find, func(m cgo.WarmupModel) {
+		switch {
+		case ctx.Err() != nil || m.State == cgo.WarmupReady:
+		case m.State == cgo.WarmupMissing:
+			h.log.Warn().Str("model", m.ID).
+				Msgf("warm-up skips a model that is not on this machine; 'barkd pull %s' fetches it", m.ID)
+		default:
+			h.log.Warn().Str("model", m.ID).Err(m.Err).Msg("warm-up failed")
+		}
+	})
+}
+
+// announceUntrained warns of a default model that cannot speak yet.
+func (h *house) announceUntrained(ctx context.Context) {
+	m, err := h.backend.catalogue.Find(ctx, models.DefaultID)
+	switch {
+	case err != nil:
+		h.log.Error().Err(err).Msg("the embedded model cannot be used")
+	case !m.Trained:
+		h.log.Warn().Str("model", m.ID).Msg("the embedded model is untrained: it makes noise, not speech")
+	}
+}
+
+// tidy gives freed memory back to the system, asks again for what has not been returned, and writes the access
+// pattern, every GC_INTERVAL_SECONDS.
+func (h *house) tidy(ctx context.Context) {
+	tick := time.NewTicker(h.cfg.cache.tidyEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		debug.FreeOSMemory() // Go's own heap, too
+		if returned, err := h.pool.Trim(); err != nil {
+			h.log.Warn().Err(err).Msg("freed memory could not be given back to the system")
+		} else if returned > 0 {
+			h.log.Debug().Int64("bytes", returned).Msg("gave freed memory back to the system")
+		}
+		writeDemand(h.cfg.cache.state, h.pool.Demand(), h.log)
+	}
+}
