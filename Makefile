@@ -4,10 +4,11 @@ NATIVE := build/native
 JOBS   ?= $(shell nproc)
 CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
 GOFUZZTIME ?= 60s
+SOAK ?= 30m
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles fmt lint sanitize race fuzz clean
+.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -54,7 +55,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/fuzz .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/fuzz tools/soak .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -70,6 +71,9 @@ race: native ## Go tests under the race detector
 
 fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 	@tools/fuzz $(GOFUZZTIME)
+
+soak: native ## the server's soak test, $(SOAK), under a memory limit where a cgroup can be made
+	@tools/soak $(SOAK)
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf
