@@ -39,9 +39,9 @@ class Backend {
   virtual ~Backend() = default;
 
   // --- memory: device addresses, 64-byte aligned ---
-  virtual std::string device() const = 0;  // "cpu", for error texts
-  virtual void* alloc(int64_t bytes) = 0;  // throws OutOfMemory
-  virtual void free(void* p) noexcept = 0;
+  virtual std::string device() const = 0;                  // "cpu", for error texts
+  virtual void* alloc(int64_t bytes) = 0;                  // throws OutOfMemory
+  virtual void free(void* p, int64_t bytes) noexcept = 0;  // bytes as alloc was given
   virtual void upload(void* dst, const void* host_src, int64_t bytes) = 0;
   virtual void download(void* host_dst, const void* src, int64_t bytes) = 0;
   virtual void copy(void* dst, const void* src, int64_t bytes) = 0;  // may overlap, as memmove

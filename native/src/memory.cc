@@ -53,7 +53,7 @@ Buffer::~Buffer() { release(); }
 
 void Buffer::release() {
   if (data_ == nullptr) return;
-  backend_->free(data_);
+  backend_->free(data_, buffer_bytes(bytes_));
   account_->remove(category_, buffer_bytes(bytes_));
   data_ = nullptr;
   bytes_ = 0;

@@ -2,6 +2,7 @@
 #include "cpu/cpu_backend.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -14,6 +15,28 @@ namespace barkrt {
 namespace {
 
 constexpr size_t kAlignment = 64;
+
+// Buffers from this size on are pages of their own, which the system has back as soon as they are
+// freed. The C library keeps what lies at the end of a thread's arena, tens of megabytes for a
+// session, and malloc_trim does not take it away. Sanitizers watch the C library's blocks only.
+constexpr int64_t kMappedBytes = 1 << 20;
+#if defined(__SANITIZE_ADDRESS__)
+bool is_mapped(int64_t) { return false; }
+#else
+bool is_mapped(int64_t bytes) { return bytes >= kMappedBytes; }
+#endif
+
+// NULL when there is no memory.
+void* map_pages(int64_t bytes) {
+  void* p = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return p == MAP_FAILED ? nullptr : p;
+}
+
+void* allocate(int64_t bytes) {
+  const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+  return std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
+}
 
 // Tables this processor can run, best first.
 std::vector<const Kernels*> usable_kernels() {
@@ -65,15 +88,19 @@ std::unique_ptr<Backend> make_cpu_backend(int n_threads, const std::string& inst
 
 void* CpuBackend::alloc(int64_t bytes) {
   BARKRT_CHECK(bytes >= 0);
-  const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
-  void* p = std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
+  void* p = is_mapped(bytes) ? map_pages(bytes) : allocate(bytes);
   if (p == nullptr)
     fail(Status::OutOfMemory, "cpu: cannot allocate %lld bytes; free memory, then try again",
          static_cast<long long>(bytes));
   return p;
 }
 
-void CpuBackend::free(void* p) noexcept { std::free(p); }
+void CpuBackend::free(void* p, int64_t bytes) noexcept {
+  if (is_mapped(bytes))
+    ::munmap(p, static_cast<size_t>(bytes));
+  else
+    std::free(p);
+}
 
 void CpuBackend::upload(void* dst, const void* host_src, int64_t bytes) {
   copy(dst, host_src, bytes);

@@ -18,7 +18,7 @@ class CpuBackend final : public Backend {
 
   std::string device() const override { return "cpu"; }
   void* alloc(int64_t bytes) override;
-  void free(void* p) noexcept override;
+  void free(void* p, int64_t bytes) noexcept override;
   void upload(void* dst, const void* host_src, int64_t bytes) override;
   void download(void* host_dst, const void* src, int64_t bytes) override;
   void copy(void* dst, const void* src, int64_t bytes) override;
