@@ -154,11 +154,8 @@ func (s *leasedSession) leave() {
 // until ctx ends, or for PoolOptions.MaxWait. The caller must Release the lease exactly once. What cannot be had now
 // is a *cache.Refusal.
 func (p *Pool) Acquire(ctx context.Context, id string, ask cache.Ask) (*ModelLease, error) {
-	if p.maxWait > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, p.maxWait)
-		defer cancel()
-	}
+	ctx, cancel := p.bounded(ctx)
+	defer cancel()
 	lease, err := p.Cache.Acquire(ctx, id, ask)
 	if err != nil {
 		if !errors.Is(err, ErrNotFound) { // ids that are none are not counted by name
@@ -170,6 +167,14 @@ func (p *Pool) Acquire(ctx context.Context, id string, ask cache.Ask) (*ModelLea
 	return &ModelLease{lease}, nil
 }
 
+// bounded returns a context that ends after PoolOptions.MaxWait, too.
+func (p *Pool) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if p.maxWait > 0 {
+		return context.WithTimeout(ctx, p.maxWait)
+	}
+	return ctx, func() {}
+}
+
 // closedError is the runtime's error for a closed pool.
 func closedError(id string, err error) error {
 	if errors.Is(err, cache.ErrClosed) {
@@ -178,8 +183,10 @@ func closedError(id string, err error) error {
 	return err
 }
 
-// Preload loads the model id, or returns when it is loaded. progress may be nil.
+// Preload loads the model id, or returns when it is loaded. It waits as long as Acquire does. progress may be nil.
 func (p *Pool) Preload(ctx context.Context, id string, progress func(done, total int64)) error {
+	ctx, cancel := p.bounded(ctx)
+	defer cancel()
 	var follow func(cache.Progress)
 	if progress != nil {
 		follow = func(at cache.Progress) { progress(at.Done, at.Total) }

@@ -20,6 +20,7 @@ type Cleared struct {
 func (o *owner[V]) clear(now time.Time, chosen func(key string) bool, revoke bool, why Reason) (Cleared, []*entry[V]) {
 	var cleared Cleared
 	var freeing []*entry[V]
+	gone := make(map[*entry[V]]bool)
 	for _, e := range o.byUse() {
 		if e.state == Reserving || e.state == Freeing || !chosen(e.key) {
 			continue
@@ -27,7 +28,7 @@ func (o *owner[V]) clear(now time.Time, chosen func(key string) bool, revoke boo
 		if e.state == Ready {
 			freeing = append(freeing, e)
 			cleared.Freed = append(cleared.Freed, e.key)
-			cleared.Bytes += e.held().Total()
+			gone[e] = true
 		} else {
 			cleared.Draining = append(cleared.Draining, e.key)
 			if revoke && e.revoke() {
@@ -36,8 +37,15 @@ func (o *owner[V]) clear(now time.Time, chosen func(key string) bool, revoke boo
 		}
 		o.retire(now, e, why)
 	}
+	cleared.Bytes = o.heldBy(gone).Total()
 	o.advance(now)
 	return cleared, freeing
+}
+
+// heldBy is what the books lose when the given instances are gone, components that nobody else holds included.
+func (o *owner[V]) heldBy(gone map[*entry[V]]bool) Bytes {
+	after := o.situationWithout(func(e *entry[V]) bool { return gone[e] }, nil, Bytes{}, 0)
+	return o.ledger.used().minus(after.used)
 }
 
 // revoke asks the leases of e back; false when that has been done.
@@ -86,8 +94,7 @@ func (o *owner[V]) relieve(now time.Time, pool int, bytes int64) (Cleared, []*en
 		freeing = append(freeing, e)
 		o.evict(now, e, ReasonPressure, "", "")
 	}
-	after := o.situationWithout(func(e *entry[V]) bool { return gone[e] }, nil, Bytes{}, 0)
-	done.Bytes = o.ledger.used()[pool] - after.used[pool]
+	done.Bytes = o.heldBy(gone)[pool]
 	if done.Bytes < bytes {
 		o.idle.all(func(e *entry[V]) bool {
 			if e.footprint.Whole()[pool] > 0 {

@@ -227,8 +227,7 @@ func (o *owner[V]) plan(now time.Time, key string, f Footprint) Plan {
 	if found.runnerUp >= 0 {
 		p.RunnerUp = idle[found.runnerUp].key
 	}
-	after := o.situationWithout(func(e *entry[V]) bool { return gone[e] }, nil, Bytes{}, 0)
-	p.Frees = o.ledger.used().minus(after.used)
+	p.Frees = o.heldBy(gone)
 	return p
 }
 

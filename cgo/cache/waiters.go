@@ -62,7 +62,10 @@ func (o *owner[V]) leave(now time.Time, w *waiter[V], cause error) error {
 			return w.err
 		}
 		o.release(now, w.lease)
-		return cause
+		if cause == nil {
+			return nil
+		}
+		return &Refusal{Key: w.entry.key, Code: RefusedWaiting, RetryAfter: time.Second, Err: cause}
 	default:
 	}
 	e := w.entry

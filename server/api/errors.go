@@ -106,7 +106,10 @@ func toError(err error, cause error) *Error {
 	case errors.Is(err, speech.ErrRevoked):
 		return unavailable("evicted", "The request was ended: its model was taken out of the cache by force.", retrySoon, err)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
-		return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+		if errors.Is(cause, errDraining) {
+			return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+		}
+		return unavailable("timeout", "The request took too long.", retrySoon, err)
 	}
 	return runtimeError(err)
 }
