@@ -8,7 +8,7 @@ SOAK ?= 30m
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz clean
+.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz model clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -55,7 +55,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/fuzz tools/soak .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/fuzz tools/check-model tools/soak .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -74,6 +74,9 @@ fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 
 soak: native ## the server's soak test, $(SOAK), under a memory limit where a cgroup can be made
 	@tools/soak $(SOAK)
+
+model: ## check the formal model of the model cache (cgo/cache/model)
+	@tools/check-model
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf
