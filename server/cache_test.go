@@ -242,3 +242,15 @@ func nowhere(t *testing.T) *memwatch.Source {
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "proc", "meminfo"), 0o755)) // a folder is no file
 	return memwatch.NewAt(dir)
 }
+
+func TestALoadThatHangsHoldsUpNoShutdown(t *testing.T) {
+	s := startServer(t, quick(map[string]string{"CACHE_WARMUP_ENABLED": "true", "WARMUP_MODELS": "barkd/tiny",
+		"MOCK_FAULTS": `{"rules":[{"fault":"load_hangs"}]}`}))
+	require.Eventually(t, func() bool {
+		entries := s.stats(t)["entries"].([]any)
+		return len(entries) == 1 && entries[0].(map[string]any)["state"] == "loading"
+	}, 10*time.Second, time.Millisecond)
+	began := time.Now()
+	assert.Zero(t, s.stop())
+	assert.Less(t, time.Since(began), closePatience)
+}
