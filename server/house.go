@@ -5,14 +5,114 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"barkd/cgo"
 	"barkd/cgo/cache"
 	"barkd/cgo/memwatch"
+	"barkd/server/metrics"
 	"barkd/server/models"
 	"barkd/server/speech"
 )
+
+// closePatience bounds the wait for models to be freed once every request has ended.
+const closePatience = 10 * time.Second
+
+// house is everything behind the API: the pool of models and those who look after it.
+type house struct {
+	backend *backend
+	cfg     serverConfig
+	log     zerolog.Logger
+	pool    *cgo.Pool
+	speaker *speech.Service
+	machine *machine
+	warmup  *cgo.Warmup
+	metrics *metrics.Metrics
+	trace   *traceFile // nil for none
+	diary   *diary
+}
+
+func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Logger) (*house, error) {
+	h := &house{backend: b, cfg: cfg, log: log, metrics: metrics.New()}
+	var err error
+	if h.trace, err = openTrace(cfg.cache.trace); err != nil {
+		return nil, err
+	}
+	demand := readDemand(cfg.cache.state, log)
+	if h.pool, err = h.newPool(demand); err != nil {
+		return nil, errors.Join(err, h.trace.close())
+	}
+	h.diary = keepDiary(h.pool, log)
+	if err := h.pin(ctx); err != nil {
+		return nil, errors.Join(err, h.close())
+	}
+	admission := speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting)
+	h.speaker = speech.NewService(poolModels{h.pool}, admission, log)
+	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
+	wanted := cfg.cache.warmup
+	if cfg.cache.learn {
+		wanted = h.pool.Propose(demand)
+	}
+	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Level: h.machine.Level})
+	return h, nil
+}
+
+func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
+	devices, err := h.backend.runtime.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	budgets, err := deviceBudgets(devices, h.cfg.cache.budgets)
+	if err != nil {
+		return nil, err
+	}
+	return cgo.NewPool(h.backend.runtime, h.backend.resolve, cgo.PoolOptions{
+		MaxModels:   h.cfg.cache.maxModels,
+		Load:        cgo.LoadOptions{Threads: h.cfg.runtime.threads},
+		Budgets:     budgets,
+		KeepAlive:   h.cfg.cache.keepAlive,
+		MaxWait:     h.cfg.cache.maxWait,
+		LoadTimeout: h.cfg.cache.loadTimeout,
+		Demand:      demand,
+		Asked:       h.metrics.Asked,
+		Decided:     h.metrics.Decided,
+		Trace:       h.trace.add(),
+		Report: func(id string, err error) {
+			h.log.Error().Str("model", id).Err(err).Msg("model not freed")
+		},
+	})
+}
+
+// start begins what runs in the background; the returned function stops it and waits for it.
+func (h *house) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	background.Go(func() { h.warmUp(ctx) })
+	background.Go(func() { h.tidy(ctx) })
+	unwatch := h.machine.watch()
+	return func() {
+		cancel()
+		unwatch()
+		background.Wait()
+	}
+}
+
+// close frees every model.
+func (h *house) close() error {
+	patience, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	writeDemand(h.cfg.cache.state, h.pool.Demand(), h.log)
+	err := errors.Join(h.pool.Close(patience), h.trace.close())
+	h.diary.close()
+	if err == nil {
+		h.log.Info().Msg("stopped")
+	}
+	return err
+}
 
 // poolModels lends the pool's models to the speech service.
 type poolModels struct{ pool *cgo.Pool }

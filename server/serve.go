@@ -13,16 +13,9 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 
-	"barkd/cgo"
-	"barkd/cgo/cache"
 	"barkd/server/api"
-	"barkd/server/metrics"
 	"barkd/server/models"
-	"barkd/server/speech"
 )
-
-// closePatience bounds the wait for models to be freed once every request has ended.
-const closePatience = 10 * time.Second
 
 // serveCommand is `barkd serve`. Its settings are texts until config has looked at all of them.
 type serveCommand struct {
@@ -150,121 +143,4 @@ func serve(ctx context.Context, server *api.Server, l listeners, grace time.Dura
 		failed = errors.Join(failed, err)
 	}
 	return failed
-}
-
-// house is everything behind the API: the pool of models and those who look after it.
-type house struct {
-	backend *backend
-	cfg     serverConfig
-	log     zerolog.Logger
-	pool    *cgo.Pool
-	speaker *speech.Service
-	machine *machine
-	warmup  *cgo.Warmup
-	metrics *metrics.Metrics
-	trace   *traceFile // nil for none
-}
-
-func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Logger) (*house, error) {
-	h := &house{backend: b, cfg: cfg, log: log, metrics: metrics.New()}
-	var err error
-	if h.trace, err = openTrace(cfg.cache.trace); err != nil {
-		return nil, err
-	}
-	demand := readDemand(cfg.cache.state, log)
-	if h.pool, err = h.newPool(demand); err != nil {
-		return nil, errors.Join(err, h.trace.close())
-	}
-	if err := h.pin(ctx); err != nil {
-		return nil, errors.Join(err, h.close())
-	}
-	admission := speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting)
-	h.speaker = speech.NewService(poolModels{h.pool}, admission, log)
-	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
-	wanted := cfg.cache.warmup
-	if cfg.cache.learn {
-		wanted = h.pool.Propose(demand)
-	}
-	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
-	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Level: h.machine.Level})
-	return h, nil
-}
-
-func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
-	devices, err := h.backend.runtime.Devices()
-	if err != nil {
-		return nil, fmt.Errorf("list devices: %w", err)
-	}
-	budgets, err := deviceBudgets(devices, h.cfg.cache.budgets)
-	if err != nil {
-		return nil, err
-	}
-	return cgo.NewPool(h.backend.runtime, h.backend.resolve, cgo.PoolOptions{
-		MaxModels:   h.cfg.cache.maxModels,
-		Load:        cgo.LoadOptions{Threads: h.cfg.runtime.threads},
-		Budgets:     budgets,
-		KeepAlive:   h.cfg.cache.keepAlive,
-		MaxWait:     h.cfg.cache.maxWait,
-		LoadTimeout: h.cfg.cache.loadTimeout,
-		Demand:      demand,
-		Asked:       h.metrics.Asked,
-		Decided:     h.decided,
-		Trace:       h.trace.add(),
-		Report: func(id string, err error) {
-			h.log.Error().Str("model", id).Err(err).Msg("model not freed")
-		},
-	})
-}
-
-// decided counts and logs the cache's decisions. It is called under the cache's lock: a log line is as long as it may
-// take.
-func (h *house) decided(e cache.Event) {
-	h.metrics.Decided(e)
-	switch e.Kind {
-	case cache.EventLoaded:
-		h.log.Info().Str("model", e.Key).Dur("took_ms", e.Took).Int64("bytes", e.Bytes).Msg("model loaded")
-	case cache.EventFailed:
-		level := zerolog.ErrorLevel
-		if e.Took == 0 { // it may be tried again at once: there is no such model, and its request's line says so
-			level = zerolog.DebugLevel
-		}
-		h.log.WithLevel(level).Str("model", e.Key).Str("error", e.Error).Dur("rests_ms", e.Took).Msg("model not loaded")
-	case cache.EventEvicted:
-		line := h.log.Info().Str("model", e.Key).Str("reason", string(e.Reason)).Int64("bytes", e.Bytes)
-		if e.For != "" {
-			line = line.Str("for", e.For).Str("runner_up", e.RunnerUp)
-		}
-		line.Msg("model evicted")
-	case cache.EventFreed:
-		h.log.Info().Str("model", e.Key).Str("reason", string(e.Reason)).Int64("bytes", e.Bytes).Msg("model freed")
-	case cache.EventUnreturned:
-		h.log.Error().Str("model", e.Key).Int64("bytes", e.Bytes).
-			Msg("a freed model still holds memory; it stays in the books until it comes back")
-	}
-}
-
-// start begins what runs in the background; the returned function stops it and waits for it.
-func (h *house) start(ctx context.Context) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var background sync.WaitGroup
-	background.Go(func() { h.warmUp(ctx) })
-	background.Go(func() { h.tidy(ctx) })
-	unwatch := h.machine.watch()
-	return func() {
-		cancel()
-		unwatch()
-		background.Wait()
-	}
-}
-
-// close frees every model.
-func (h *house) close() error {
-	patience, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	writeDemand(h.cfg.cache.state, h.pool.Demand(), h.log)
-	err := errors.Join(h.pool.Close(patience), h.trace.close())
-	if err == nil {
-		h.log.Info().Msg("stopped")
-	}
-	return err
 }
