@@ -167,14 +167,20 @@ func (l *ledger) fits(need, claims Bytes) bool {
 func (l *ledger) reserve(f *Footprint) {
 	l.reserved = l.reserved.plus(f.Own).plus(f.Session)
 	for _, c := range f.Shared {
-		h := l.components[c.ID]
-		if h == nil {
-			h = &holding{bytes: c.Bytes}
-			l.components[c.ID] = h
-			l.reserved = l.reserved.plus(c.Bytes)
-		}
-		h.holders++
+		l.hold(c)
 	}
+}
+
+// hold adds a holder of a component, which is reserved until the first one is loaded.
+func (l *ledger) hold(c Component) *holding {
+	h := l.components[c.ID]
+	if h == nil {
+		h = &holding{bytes: c.Bytes}
+		l.components[c.ID] = h
+		l.reserved = l.reserved.plus(c.Bytes)
+	}
+	h.holders++
+	return h
 }
 
 // unreserve ends a reservation: its load failed, or its value is booked.
@@ -193,13 +199,7 @@ func (l *ledger) unreserve(f *Footprint) {
 func (l *ledger) book(f, actual *Footprint) {
 	l.booked = l.booked.plus(actual.Own).plus(actual.Session)
 	for _, c := range actual.Shared {
-		h := l.components[c.ID]
-		if h == nil {
-			h = &holding{bytes: c.Bytes}
-			l.components[c.ID] = h
-			l.reserved = l.reserved.plus(c.Bytes)
-		}
-		h.holders++
+		h := l.hold(c)
 		if h.loaded++; h.loaded == 1 {
 			l.reserved = l.reserved.minus(h.bytes)
 			h.bytes = c.Bytes
