@@ -18,8 +18,7 @@ type owner[V any] struct {
 	queue     list[entry[V]]         // reserving, in order of arrival
 	idle      list[entry[V]]         // ready, least recently used first
 	occupied  int                    // instances that take room: loading to freeing
-	freeing   int
-	growths   list[growth[V]] // leases that wait for room for a session, in order of arrival
+	growths   list[growth[V]]        // leases that wait for room for a session, in order of arrival
 	ledger    ledger
 	claims    Bytes // by those in the queue: nobody behind may take it
 	claimed   int   // instances, likewise
@@ -288,7 +287,6 @@ func (o *owner[V]) free(now time.Time, e *entry[V]) {
 	o.idle.remove(e)
 	o.forget(e)
 	e.state = Freeing
-	o.freeing++
 	o.do(doFree, e)
 }
 

@@ -169,7 +169,6 @@ func (o *owner[V]) freedNow(now time.Time, e *entry[V], left Bytes, ask func() B
 	}
 	o.note(now, event)
 	o.occupied--
-	o.freeing--
 	o.end(e)
 	close(e.freed)
 	o.advance(now)

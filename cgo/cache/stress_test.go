@@ -72,7 +72,6 @@ func randomUse(t *testing.T, limit int, seed uint64) {
 	assert.Equal(t, snapshot.Loads, uint64(s.failed)+snapshot.Frees, "every load failed or its value was freed")
 	assert.Empty(t, snapshot.Entries)
 	assert.Zero(t, c.own.occupied)
-	assert.Zero(t, c.own.freeing)
 	assert.Zero(t, c.own.idle.length)
 	assert.Empty(t, c.own.loads)
 }
