@@ -51,3 +51,17 @@ func TestBusyValueThatWouldNotHelpDoesNotYield(t *testing.T) {
 	r.release(r.served(r.ask("gpu", Ask{})), gpu)
 	assert.Contains(t, r.states(), "gpu:ready")
 }
+
+func TestWhatIsLargerThanTheBudgetIsTooLargeWhateverIsPinned(t *testing.T) {
+	r := newRig(t, Options[int]{Pools: pool(10)}, map[string]Footprint{"small": own(1), "huge": own(11), "big": own(10)})
+	require.NoError(t, r.o.pin(r.now, "small", own(1)))
+	r.resident("small", Ask{})
+	for key, code := range map[string]RefusalCode{"huge": RefusedTooLarge, "big": RefusedPinned} {
+		q := r.ask(key, Ask{})
+		r.settle()
+		require.True(t, q.poll())
+		var refused *Refusal
+		require.ErrorAs(t, q.err, &refused)
+		assert.Equal(t, code, refused.Code)
+	}
+}

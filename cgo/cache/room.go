@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
@@ -200,11 +201,11 @@ func (o *owner[V]) impossible(e *entry[V]) *Refusal {
 		return nil
 	}
 	r := &Refusal{Key: e.key, Code: RefusedTooLarge}
-	if len(pinned) > 0 {
+	whole := e.footprint.Whole()
+	if _, alone := o.ledger.over(whole); !alone {
 		slices.Sort(pinned)
 		r.Code, r.Pinned = RefusedPinned, pinned
 	}
-	whole := e.footprint.Whole()
 	for i, pool := range o.ledger.pools {
 		if over[i] > 0 {
 			r.Pool, r.Need, r.Budget = pool.Name, whole[i], pool.Budget
@@ -214,8 +215,9 @@ func (o *owner[V]) impossible(e *entry[V]) *Refusal {
 	return r
 }
 
-// mustYield says whether a resident that is asked for again is to go instead, a busy one at its last release: the first who waits for such has waited long enough, it takes
-// room that the first could use, and the first would still not fit when all that drain already have left.
+// mustYield says whether a resident that is asked for again is to go instead, a busy one at its last release: the first
+// who waits for leases has waited long enough, the resident takes room that the first could use, and the first would
+// still not fit when all that drain already have left.
 func (o *owner[V]) mustYield(now time.Time, resident *entry[V]) bool {
 	first := o.blocked
 	if o.opts.Patience <= 0 || first == nil || now.Sub(first.queuedAt) < o.opts.Patience ||
@@ -241,7 +243,7 @@ func (o *owner[V]) blockers(now time.Time, e *entry[V]) []Blocker {
 		}
 		out = append(out, o.holders(now, other)...)
 	}
-	slices.SortFunc(out, func(a, b Blocker) int { return int(b.Held - a.Held) })
+	slices.SortFunc(out, func(a, b Blocker) int { return cmp.Compare(b.Held, a.Held) })
 	return out
 }
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -142,7 +143,7 @@ func (o *owner[V]) snapshot(now time.Time) Snapshot {
 	for r := range o.residues {
 		s.Unreturned = append(s.Unreturned, Unreturned{Key: r.key, Bytes: r.bytes.Total(), Since: now.Sub(r.since)})
 	}
-	slices.SortFunc(s.Unreturned, func(a, b Unreturned) int { return int(b.Since - a.Since) })
+	slices.SortFunc(s.Unreturned, func(a, b Unreturned) int { return cmp.Compare(b.Since, a.Since) })
 	for key := range o.pins {
 		s.Pins = append(s.Pins, key)
 	}
