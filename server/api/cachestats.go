@@ -125,24 +125,33 @@ type warmupModel struct {
 // cacheStats is GET /cache/stats.
 func (s *Server) cacheStats(c *fiber.Ctx) error { return c.JSON(s.stats()) }
 
+// stats is what the cache knows, its curve, and the machine's memory.
 func (s *Server) stats() cacheStats {
-	snapshot := s.Cache.Snapshot()
-	out := cacheStats{
-		CachedModels: []string{}, MaxCacheSize: snapshot.MaxEntries, MemoryThresholdGB: s.Machine.ThresholdGB(),
-		Hits: snapshot.Hits, Misses: snapshot.Misses, Evictions: snapshot.Evictions, TotalLoads: snapshot.Loads,
-		MemoryCleanups: s.Machine.Cleanups(), MockMode: s.Backend == "mock", Joins: snapshot.Joins,
-		LoadFailures: snapshot.LoadFailures, Refusals: snapshot.Refusals, Yields: snapshot.Yields,
-		EvictionsByReason: make(map[string]uint64), Pins: list(snapshot.Pins), Warmup: s.warmup(),
-		Entries: []cacheEntry{}, Pools: []poolState{}, Components: []component{}, Failed: []failedModel{},
-		Unreturned: []unreturned{}, MissRatioCurve: curveBody(s.Cache.Curve()),
-	}
-	if asked := snapshot.Hits + snapshot.Misses; asked > 0 {
-		out.HitRate = float64(snapshot.Hits) / float64(asked)
-	}
+	out := s.contents()
+	out.MissRatioCurve = curveBody(s.Cache.Curve())
+	out.MemoryThresholdGB, out.MemoryCleanups = s.Machine.ThresholdGB(), s.Machine.Cleanups()
 	used, total := s.Machine.Memory()
 	out.SystemMemoryGB, out.SystemMemoryTotalGB = float64(used)/gibi, float64(total)/gibi
 	if total > 0 {
 		out.SystemMemoryPercent = 100 * float64(used) / float64(total)
+	}
+	return out
+}
+
+// contents is what the cache knows: nothing is read for it but memory.
+func (s *Server) contents() cacheStats {
+	snapshot := s.Cache.Snapshot()
+	out := cacheStats{
+		CachedModels: []string{}, MaxCacheSize: snapshot.MaxEntries,
+		Hits: snapshot.Hits, Misses: snapshot.Misses, Evictions: snapshot.Evictions, TotalLoads: snapshot.Loads,
+		MockMode: s.Backend == "mock", Joins: snapshot.Joins,
+		LoadFailures: snapshot.LoadFailures, Refusals: snapshot.Refusals, Yields: snapshot.Yields,
+		EvictionsByReason: make(map[string]uint64), Pins: list(snapshot.Pins), Warmup: s.warmup(),
+		Entries: []cacheEntry{}, Pools: []poolState{}, Components: []component{}, Failed: []failedModel{},
+		Unreturned: []unreturned{},
+	}
+	if asked := snapshot.Hits + snapshot.Misses; asked > 0 {
+		out.HitRate = float64(snapshot.Hits) / float64(asked)
 	}
 	for why, n := range snapshot.ByReason {
 		out.EvictionsByReason[string(why)] = n

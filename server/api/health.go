@@ -28,7 +28,7 @@ func (s *Server) health(c *fiber.Ctx) error {
 		c.Status(fiber.StatusServiceUnavailable)
 		body["status"] = "draining"
 	}
-	stats := s.stats()
+	stats := s.contents()
 	body["cache"] = fiber.Map{
 		"cached_models": stats.CachedModels, "cache_size": stats.CacheSize, "max_cache_size": stats.MaxCacheSize,
 		"cache_memory_mb": stats.CacheMemoryMB, "hit_rate": stats.HitRate, "entries": stats.Entries, "warmup": stats.Warmup,
