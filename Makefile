@@ -34,17 +34,21 @@ test: native ## native tests, then go test ./...
 	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
 
-bench: build ## time every op, a load, and 5 s of audio from a model of bark-small's shape (random weights)
+BENCH_TYPES ?= i8 f16
+bench: build ## time every op, a load, and 5 s and 13 s of audio from models of bark-small's shape, beside this machine's limits
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops
-	@[ -f build/bark-small-shape.gguf ] || go run ./tools/untrained -shape bark-small -o build/bark-small-shape.gguf
-	$(NATIVE)/native/bench/bench_load build/bark-small-shape.gguf
-	bin/barkd synth --model build/bark-small-shape.gguf --text "Hello, my name is Suno." --max-tokens 250 --seed 1 \
-	  -o build/bench.wav
+	@rm -f build/bench.json
+	@for type in $(BENCH_TYPES); do \
+	  model=build/bark-small-$$type.gguf; \
+	  [ -f $$model ] || go run ./tools/untrained -shape bark-small -type $$type -o $$model || exit 1; \
+	  $(NATIVE)/native/bench/bench_load $$model || exit 1; \
+	  $(NATIVE)/native/bench/bench_speech $$model 0 250 649 --json=build/bench.json || exit 1; \
+	done
 
 cycles: native ## 200 loads and closes of a model of bark-small's shape; memory must come back each time
-	@[ -f build/bark-small-shape.gguf ] || go run ./tools/untrained -shape bark-small -o build/bark-small-shape.gguf
-	BARKD_MEMORY_CYCLES=200 BARKD_MEMORY_MODEL=$(CURDIR)/build/bark-small-shape.gguf \
+	@[ -f build/bark-small-f16.gguf ] || go run ./tools/untrained -shape bark-small -type f16 -o build/bark-small-f16.gguf
+	BARKD_MEMORY_CYCLES=200 BARKD_MEMORY_MODEL=$(CURDIR)/build/bark-small-f16.gguf \
 	  go test ./cgo/native -count 1 -timeout 60m -v -run TestLoadAndCloseCyclesReturnTheMemory
 
 fmt: ## format C++ and Go in place

@@ -1,6 +1,6 @@
 // bench_ops.cc: time of each CPU op at the shapes of the small Bark model (n_embd 768) and the
-// EnCodec decoder. Prints the fastest of some runs; usage: bench_ops [threads] [instruction set]
-// [filter].
+// EnCodec decoder, beside the least time this machine could need. Prints the fastest of some runs;
+// usage: bench_ops [threads] [instruction set] [filter].
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cpu/cpu_backend.h"
+#include "roofs.h"
 
 namespace barkrt {
 namespace {
@@ -19,6 +20,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Bench {
   std::unique_ptr<Backend> backend;
+  bench::Roofs roofs;
   const char* filter;
 
   // Seconds of the fastest call, of at least five and a quarter of a second: what other programs
@@ -37,13 +39,16 @@ struct Bench {
     return best;
   }
 
-  // work: multiply-adds; bytes: what has to come from memory at least.
-  void report(const std::string& name, double work, double bytes,
+  // work: multiply-adds, at most `peak` operations a second; bytes: what has to be read at least,
+  // of a working set of `set` bytes.
+  void report(const std::string& name, double work, double peak, double bytes, double set,
               const std::function<void()>& call) const {
     if (name.find(filter) == std::string::npos) return;
     const double s = seconds(call);
-    std::printf("%-44s %10.3f ms %8.1f GFLOP/s %7.1f GB/s\n", name.c_str(), s * 1e3,
-                2 * work / s * 1e-9, bytes / s * 1e-9);
+    const double arithmetic = peak > 0 ? 2 * work / peak : 0, reading = bytes / roofs.read(set);
+    std::printf("%-38s %9.3f ms %8.1f GFLOP/s %7.1f GB/s  %4.0f %% of %s\n", name.c_str(), s * 1e3,
+                2 * work / s * 1e-9, bytes / s * 1e-9, 100 * std::max(arithmetic, reading) / s,
+                arithmetic > reading ? "arithmetic" : "reading");
   }
 };
 
@@ -87,10 +92,11 @@ void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
   const std::vector<float> x = noise(t * k);
   std::vector<float> out(static_cast<size_t>(t * n));
   int64_t turn = 0;
-  b.report(name, static_cast<double>(t * k * n), static_cast<double>(bytes), [&] {
-    b.backend->linear(view(out.data(), t, n), read(x, t, k),
-                      weight.matrix.slice(turn++ % copies * n, n), nullptr, {});
-  });
+  b.report(name, static_cast<double>(t * k * n), b.roofs.peak(type), static_cast<double>(bytes),
+           static_cast<double>(bytes * copies), [&] {
+             b.backend->linear(view(out.data(), t, n), read(x, t, k),
+                               weight.matrix.slice(turn++ % copies * n, n), nullptr, {});
+           });
 }
 
 void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool causal) {
@@ -110,12 +116,12 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
   const std::string name = std::string("attention ") + dtype_name(type) +
                            " T=" + std::to_string(t) + " past=" + std::to_string(past) +
                            (causal ? " causal" : "");
-  b.report(name, 2 * keys * static_cast<double>(t * n_embd),
-           2 * static_cast<double>((past + t) * n_embd * dtype_bytes(type)), [&] {
-             b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd),
-                                  KvLayer{k.data(), v.data(), type, n_ctx, n_embd},
-                                  Rows{t, slot.data(), pos.data()}, n_head, causal);
-           });
+  const double bytes = 2 * static_cast<double>((past + t) * n_embd * dtype_bytes(type));
+  b.report(name, 2 * keys * static_cast<double>(t * n_embd), b.roofs.f32, bytes, bytes, [&] {
+    b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd),
+                         KvLayer{k.data(), v.data(), type, n_ctx, n_embd},
+                         Rows{t, slot.data(), pos.data()}, n_head, causal);
+  });
 }
 
 void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
@@ -126,10 +132,10 @@ void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
   const double bytes = static_cast<double>(2 * t * c * 4);
   const std::string shape = " T=" + std::to_string(t) + " C=" + std::to_string(c);
   const View y = view(out.data(), t, c);
-  b.report("gelu" + shape, 0, bytes, [&] { b.backend->gelu(y); });
-  b.report("layernorm" + shape, 0, bytes,
+  b.report("gelu" + shape, 0, 0, bytes, bytes, [&] { b.backend->gelu(y); });
+  b.report("layernorm" + shape, 0, 0, bytes, bytes,
            [&] { b.backend->layernorm(y, read(x, t, c), gamma.data(), gamma.data()); });
-  b.report("elu" + shape, 0, bytes, [&] { b.backend->elu(y, read(x, t, c)); });
+  b.report("elu" + shape, 0, 0, bytes, bytes, [&] { b.backend->elu(y, read(x, t, c)); });
 }
 
 void bench_lstm(const Bench& b, int64_t t, int64_t hidden) {
@@ -138,8 +144,9 @@ void bench_lstm(const Bench& b, int64_t t, int64_t hidden) {
   std::vector<float> out(static_cast<size_t>(t * hidden));
   std::vector<float> h(static_cast<size_t>(hidden)), c(h);
   b.report("lstm T=" + std::to_string(t) + " H=" + std::to_string(hidden),
-           static_cast<double>(4 * t * hidden * hidden),
-           static_cast<double>(16 * t * hidden * hidden), [&] {
+           static_cast<double>(4 * t * hidden * hidden), b.roofs.f32,
+           static_cast<double>(16 * t * hidden * hidden), static_cast<double>(16 * hidden * hidden),
+           [&] {
              b.backend->lstm(view(out.data(), t, hidden), read(gates, t, 4 * hidden), w.matrix,
                              h.data(), c.data());
            });
@@ -151,11 +158,22 @@ void bench_conv(const Bench& b, int64_t t, int64_t in, int64_t out, int64_t kern
   std::vector<float> y(static_cast<size_t>(t * out));
   const std::string name = "conv1d T=" + std::to_string(t) + " in=" + std::to_string(in) +
                            " out=" + std::to_string(out) + " k=" + std::to_string(kernel);
-  b.report(name, static_cast<double>(t * in * out * kernel),
-           static_cast<double>(t * (in + out) * 4), [&] {
-             b.backend->conv1d(view(y.data(), t, out), view(x.data() + (kernel - 1) * in, t, in),
-                               w.matrix, nullptr, kernel, 1);
-           });
+  const double bytes = static_cast<double>(t * (in + out) * 4);
+  b.report(name, static_cast<double>(t * in * out * kernel), b.roofs.f32, bytes, bytes, [&] {
+    b.backend->conv1d(view(y.data(), t, out), view(x.data() + (kernel - 1) * in, t, in), w.matrix,
+                      nullptr, kernel, 1);
+  });
+}
+
+void bench_sample(const Bench& b, int64_t t, int64_t n) {
+  const std::vector<float> logits = noise(t * n);
+  SampleParams params;
+  params.temperature = 0.7f, params.coin = 0.5;
+  const std::vector<SampleParams> all(static_cast<size_t>(t), params);
+  std::vector<int32_t> ids(static_cast<size_t>(t));
+  const double bytes = static_cast<double>(t * n * 4);
+  b.report("sample T=" + std::to_string(t) + " N=" + std::to_string(n), 0, 0, bytes, bytes,
+           [&] { b.backend->sample(ids.data(), read(logits, t, n), all.data()); });
 }
 
 void run(const Bench& b) {
@@ -177,6 +195,8 @@ void run(const Bench& b) {
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);
   bench_rowwise(b, 1024, 3072);
+  bench_sample(b, 1, 10001);
+  bench_sample(b, 1024, 1024);
   bench_lstm(b, 75, 512);
   bench_conv(b, 2400, 256, 128, 3);
   bench_conv(b, 24000, 32, 16, 3);
@@ -190,8 +210,11 @@ int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
   const std::string isa = argc > 2 ? argv[2] : barkrt::cpu_instruction_sets().front();
   try {
-    std::printf("instruction set %s, %d threads (0: one per core)\n", isa.c_str(), threads);
-    barkrt::run({barkrt::make_cpu_backend(threads, isa), argc > 3 ? argv[3] : ""});
+    const int n = threads > 0 ? threads : barkrt::cpu_usable_cores();
+    const barkrt::bench::Roofs roofs = barkrt::bench::measure_roofs(n);
+    barkrt::bench::print_roofs(roofs);
+    std::printf("instruction set %s, %d threads\n", isa.c_str(), n);
+    barkrt::run({barkrt::make_cpu_backend(n, isa), roofs, argc > 3 ? argv[3] : ""});
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

@@ -1,6 +1,6 @@
 // Untrained writes a random model, the same for the same seed: the embedded default, or one of bark-small's size.
 //
-//	go run ./tools/untrained -o FILE [-shape tiny|bark-small]
+//	go run ./tools/untrained -o FILE [-shape tiny|bark-small] [-type f32|f16|bf16|i8]
 package main
 
 import (
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 
+	"barkd/server/models/gguf"
 	"barkd/server/models/untrained"
 )
 
@@ -15,14 +16,19 @@ func main() {
 	out := flag.String("o", "", "the GGUF file to write")
 	seed := flag.Uint64("seed", 1, "seed of the weights")
 	shape := flag.String("shape", "tiny", "tiny (the embedded default) or bark-small (for benchmarks, 0.8 GB)")
+	kind := flag.String("type", "f16", "of the matrices: f32, f16, bf16 or i8")
 	flag.Parse()
+	types := map[string]gguf.Type{"f32": gguf.F32, "f16": gguf.F16, "bf16": gguf.BF16, "i8": gguf.I8}
 	configs := map[string]func() untrained.Config{"tiny": untrained.DefaultConfig, "bark-small": untrained.BarkSmallConfig}
 	config := configs[*shape]
-	if *out == "" || config == nil || flag.NArg() > 0 {
+	matrices, known := types[*kind]
+	if *out == "" || config == nil || !known || flag.NArg() > 0 {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := write(*out, *seed, config()); err != nil {
+	model := config()
+	model.Type = matrices
+	if err := write(*out, *seed, model); err != nil {
 		fmt.Fprintln(os.Stderr, "untrained:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,171 @@
+// bench_speech.cc: whole generations, stage by stage, beside the least time this machine could need
+// for them. Usage: bench_speech MODEL.gguf [threads] [semantic tokens ...]; one JSON object per run
+// goes to the file named by --json=FILE, if given.
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "bounds.h"
+#include "cpu/cpu_backend.h"
+#include "error.h"
+#include "gguf.h"
+#include "roofs.h"
+#include "session.h"
+
+namespace barkrt::bench {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+struct Row {
+  const char* name;
+  double seconds, bound;
+};
+
+// Time between two reports of a stage: a token each, and with the first token of a window also the
+// window's prefill.
+struct Watch {
+  Clock::time_point last = Clock::now();
+  double prefill = 0, decode = 0;
+
+  void note(bool first_of_window) {
+    const Clock::time_point now = Clock::now();
+    (first_of_window ? prefill : decode) += std::chrono::duration<double>(now - last).count();
+    last = now;
+  }
+};
+
+struct Run {
+  std::vector<Row> rows;
+  double seconds = 0, audio = 0, bound = 0;
+  int64_t n_semantic = 0, n_frames = 0;
+};
+
+Run measure(Session& session, int64_t n_semantic) {
+  const Config& config = session.model().config();
+  Request request;
+  request.text = "Hello, my name is Suno.";
+  request.seed = 1;
+  request.semantic.temperature = request.coarse.temperature = 0.7f;
+  request.fine.temperature = 0.5f;
+  request.max_semantic_tokens = n_semantic;
+  Watch semantic, coarse;
+  Sink sink;
+  sink.progress = [&](Stage stage, int64_t done, int64_t) {
+    if (stage == Stage::Semantic) semantic.note(done == 1), coarse.last = semantic.last;
+    if (stage == Stage::Coarse) coarse.note((done - 1) % config.coarse.window_length == 0);
+    return true;
+  };
+  const Clock::time_point start = Clock::now();
+  semantic.last = start;
+  const Stats stats = session.synthesize(request, sink);
+  Run run;
+  run.seconds = seconds_since(start);
+  run.n_semantic = stats.n_semantic, run.n_frames = stats.n_frames;
+  run.audio = static_cast<double>(stats.n_samples) / static_cast<double>(config.codec.sample_rate);
+  run.rows = {{"semantic prefill", semantic.prefill, 0}, {"semantic decode", semantic.decode, 0},
+              {"coarse prefill", coarse.prefill, 0},     {"coarse decode", coarse.decode, 0},
+              {"fine", stats.stage_ms[2] * 1e-3, 0},     {"codec", stats.stage_ms[3] * 1e-3, 0}};
+  return run;
+}
+
+void add_bounds(Run& run, const Model& model, const Roofs& roofs) {
+  const StageBounds b = stage_bounds(model, roofs, run.n_semantic, run.n_frames);
+  const double bounds[] = {
+      b.semantic_prefill, b.semantic_decode, b.coarse_prefill, b.coarse_decode, b.fine, b.codec};
+  for (size_t i = 0; i < run.rows.size(); ++i) {
+    run.rows[i].bound = bounds[i];
+    run.bound += bounds[i];
+  }
+}
+
+void print(const Run& run) {
+  std::printf("%lld semantic tokens, %.2f s of audio\n", static_cast<long long>(run.n_semantic),
+              run.audio);
+  std::printf("  %-18s %9s %9s %7s\n", "", "time", "bound", "ratio");
+  for (const Row& row : run.rows)
+    std::printf("  %-18s %7.3f s %7.3f s %7.2f\n", row.name, row.seconds, row.bound,
+                row.seconds / row.bound);
+  std::printf("  %-18s %7.3f s %7.3f s %7.2f   real-time factor %.3f (bound %.3f)\n", "whole",
+              run.seconds, run.bound, run.seconds / run.bound, run.seconds / run.audio,
+              run.bound / run.audio);
+}
+
+void write_json(std::FILE* file, const std::string& model, const Roofs& roofs, const Run& run) {
+  std::fprintf(file,
+               "{\"model\":\"%s\",\"threads\":%d,\"f32_flops\":%.4g,\"bf16_flops\":%.4g,"
+               "\"i8_ops\":%.4g,\"read\":[",
+               model.c_str(), roofs.threads, roofs.f32, roofs.bf16, roofs.i8);
+  for (size_t i = 0; i < roofs.reads.size(); ++i)
+    std::fprintf(file, "%s[%.4g,%.4g]", i ? "," : "", roofs.reads[i].bytes,
+                 roofs.reads[i].bytes_per_s);
+  std::fprintf(file, "],\"audio_s\":%.4g,\"seconds\":%.4g,\"bound_s\":%.4g,\"stages\":{", run.audio,
+               run.seconds, run.bound);
+  for (size_t i = 0; i < run.rows.size(); ++i)
+    std::fprintf(file, "%s\"%s\":{\"seconds\":%.4g,\"bound_s\":%.4g}", i ? "," : "",
+                 run.rows[i].name, run.rows[i].seconds, run.rows[i].bound);
+  std::fprintf(file, "}}\n");
+}
+
+// Two generations of each length; the faster one counts. Roofs are measured before and after, and
+// the higher one counts: neighbours on the host come and go.
+void bench(const std::string& path, int threads, const std::vector<int64_t>& lengths,
+           const char* json) {
+  Roofs roofs = measure_roofs(threads);
+  const Clock::time_point start = Clock::now();
+  Session session(Model::load(Gguf::open(path), 0, threads, {}), DType::F16);
+  std::printf("%s: loaded in %.3f s\n", path.c_str(), seconds_since(start));
+  std::FILE* file = json ? std::fopen(json, "a") : nullptr;
+  if (json && !file) fail(Status::NotFound, "cannot write %s", json);
+  std::vector<Run> runs;
+  for (const int64_t n : lengths) {
+    runs.push_back(measure(session, n));
+    Run again = measure(session, n);
+    if (again.seconds < runs.back().seconds) runs.back() = std::move(again);
+  }
+  roofs.raise_to(measure_roofs(threads));
+  print_roofs(roofs);
+  for (Run& run : runs) {
+    add_bounds(run, session.model(), roofs);
+    print(run);
+    if (file) write_json(file, path, roofs, run);
+  }
+  if (file) std::fclose(file);
+}
+
+}  // namespace
+}  // namespace barkrt::bench
+
+int main(int argc, char** argv) {
+  std::vector<const char*> arguments;
+  const char* json = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strncmp(argv[i], "--json=", 7) == 0)
+      json = argv[i] + 7;
+    else
+      arguments.push_back(argv[i]);
+  }
+  if (arguments.empty()) {
+    std::fprintf(stderr, "usage: bench_speech MODEL.gguf [threads] [semantic tokens ...]\n");
+    return 2;
+  }
+  const int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
+  std::vector<int64_t> lengths;
+  for (size_t i = 2; i < arguments.size(); ++i) lengths.push_back(std::atoll(arguments[i]));
+  if (lengths.empty()) lengths = {250, 649};
+  try {
+    barkrt::bench::bench(arguments[0], threads > 0 ? threads : barkrt::cpu_usable_cores(), lengths,
+                         json);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
