@@ -1,31 +1,75 @@
-// parallel.cc: loops shared by threads that sleep when there is nothing to do.
+// parallel.cc: loops shared by threads that look around for a while and then sleep.
 #include "cpu/parallel.h"
 
 #include <algorithm>
-#include <atomic>
+#include <chrono>
 #include <exception>
 #include <system_error>
 
 #include "error.h"
 
 namespace barkrt {
+namespace {
 
-// Lives on its caller's stack. Order of events, all under mutex_ but for the taking of pieces:
-//   1. the caller lists the loop and wakes idle workers;
-//   2. a worker that finds it listed enters (n_inside + 1) and takes pieces until none is left;
+// Longer than what lies between two loops of a pass (sampling included), far shorter than a time
+// slice: a thread whose partner was descheduled gives its core away.
+constexpr std::chrono::microseconds kLookAround{60};
+// Before it yields to other programs' threads at every look.
+constexpr std::chrono::microseconds kAlone{15};
+constexpr int kLooksPerTime = 16;  // reading the clock costs about as much
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// False when `happened` stayed false.
+template <class F>
+bool look_around(const F& happened) {
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    for (int i = 0; i < kLooksPerTime; ++i) {
+      if (happened()) return true;
+      pause();
+    }
+    const auto elapsed = std::chrono::steady_clock::now() - start;
+    if (elapsed > kLookAround) return false;
+    if (elapsed > kAlone) std::this_thread::yield();
+  }
+}
+
+// Held for a few instructions only: worth some attempts before the kernel is asked.
+std::unique_lock<std::mutex> lock_soon(std::mutex& mutex) {
+  for (int i = 0; i < 100; ++i) {
+    std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+    if (lock) return lock;
+    pause();
+  }
+  return std::unique_lock<std::mutex>(mutex);
+}
+
+}  // namespace
+
+// Lives on its caller's stack. Order of events:
+//   1. the caller lists the loop and wakes sleeping workers;
+//   2. a worker that finds it listed enters (n_inside + 1, under mutex_) and takes pieces until
+//      none is left;
 //   3. the caller does the same, then unlists the loop: nobody enters any more;
-//   4. the caller waits until n_inside is 0, so nobody touches the loop after parallel_for returns.
+//   4. the caller waits until n_inside is 0. A worker's last touch is to lower it; whether a caller
+//      sleeps it learns from the pool: of "n_inside falls" and "n_waiting_ rises" one comes first,
+//      and whoever comes second sees the other.
 struct ThreadPool::Loop {
-  Loop(int64_t count, int64_t piece, const std::function<void(int64_t, int64_t)>& body)
-      : n(count), grain(piece), fn(body) {}
+  Loop(int64_t count, int64_t piece, const Body& of) : n(count), grain(piece), body(of) {}
 
   const int64_t n;
   const int64_t grain;
-  const std::function<void(int64_t, int64_t)>& fn;
+  const Body& body;
   std::atomic<int64_t> next{0};
-  int n_inside = 0;
-  std::exception_ptr error;  // the first one
-  std::condition_variable left;
+  std::atomic<int> n_inside{0};
+  std::exception_ptr error;  // the first one; guarded by mutex_
 };
 
 ThreadPool::ThreadPool(int n_threads) {
@@ -52,13 +96,24 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
+// A listed loop with pieces left, entered; or NULL.
+ThreadPool::Loop* ThreadPool::enter() {
+  const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
+  for (Loop* loop : loops_)
+    if (loop->next.load(std::memory_order_relaxed) < loop->n) {
+      loop->n_inside.fetch_add(1);
+      return loop;
+    }
+  return nullptr;
+}
+
 // Takes pieces of `loop` until none is left. An exception takes the rest away from everybody.
 void ThreadPool::join(Loop& loop) {
   try {
     for (;;) {
       const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
       if (begin >= loop.n) return;
-      loop.fn(begin, std::min(begin + loop.grain, loop.n));
+      loop.body.call(loop.body.fn, begin, std::min(begin + loop.grain, loop.n));
     }
   } catch (...) {
     loop.next.store(loop.n, std::memory_order_relaxed);
@@ -67,50 +122,58 @@ void ThreadPool::join(Loop& loop) {
   }
 }
 
+void ThreadPool::leave(Loop& loop) {
+  if (loop.n_inside.fetch_sub(1) != 1 || n_waiting_.load() == 0) return;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  left_.notify_all();
+}
+
 void ThreadPool::work() {
-  std::unique_lock<std::mutex> lock(mutex_);
   for (;;) {
-    Loop* loop = nullptr;
-    for (Loop* candidate : loops_)
-      if (candidate->next.load(std::memory_order_relaxed) < candidate->n) {
-        loop = candidate;
-        break;
-      }
-    if (loop == nullptr) {
-      if (stopping_) return;
-      ++n_idle_;
-      wake_.wait(lock);
-      --n_idle_;
+    const uint32_t seen = n_listed_.load();
+    if (Loop* loop = enter()) {
+      join(*loop);
+      leave(*loop);
       continue;
     }
-    ++loop->n_inside;
-    lock.unlock();
-    join(*loop);
-    lock.lock();
-    if (--loop->n_inside == 0) loop->left.notify_one();
+    if (look_around([&] { return n_listed_.load(std::memory_order_relaxed) != seen; })) continue;
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++n_asleep_;
+    wake_.wait(lock, [&] { return stopping_ || n_listed_.load() != seen; });
+    --n_asleep_;
+    if (stopping_) return;
   }
 }
 
-void ThreadPool::parallel_for(int64_t n, int64_t grain,
-                              const std::function<void(int64_t, int64_t)>& fn) {
+void ThreadPool::run(int64_t n, int64_t grain, const Body& body) {
   BARKRT_CHECK(grain > 0);
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) {
-    for (int64_t begin = 0; begin < n; begin += grain) fn(begin, std::min(begin + grain, n));
+    for (int64_t begin = 0; begin < n; begin += grain)
+      body.call(body.fn, begin, std::min(begin + grain, n));
     return;
   }
-  Loop loop(n, grain, fn);
+  Loop loop(n, grain, body);
   int64_t to_wake = 0;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
     loops_.push_back(&loop);
-    to_wake = std::min<int64_t>(n_idle_, (n + grain - 1) / grain - 1);
+    n_listed_.fetch_add(1);
+    to_wake = std::min<int64_t>(n_asleep_, (n + grain - 1) / grain - 1);
   }
   for (; to_wake > 0; --to_wake) wake_.notify_one();
   join(loop);
-  std::unique_lock<std::mutex> lock(mutex_);
-  loops_.erase(std::find(loops_.begin(), loops_.end(), &loop));
-  loop.left.wait(lock, [&] { return loop.n_inside == 0; });
+  {
+    const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
+    loops_.erase(std::find(loops_.begin(), loops_.end(), &loop));
+  }
+  const auto all_left = [&] { return loop.n_inside.load() == 0; };
+  if (!look_around(all_left)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    n_waiting_.fetch_add(1);
+    left_.wait(lock, all_left);
+    n_waiting_.fetch_sub(1);
+  }
   if (loop.error) std::rethrow_exception(loop.error);
 }
 
