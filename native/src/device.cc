@@ -100,7 +100,14 @@ std::string cpu_name() {
 std::string cpu_detail() {
   const std::string chosen = cpu_instruction_sets().front();
 #if defined(__x86_64__)
-  if (chosen == "avx512") return "avx512 kernels: the processor has AVX-512 F, BW, DQ and VL";
+  if (chosen == "avx512_bf16")
+    return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
+           "and BF16 (for bf16 weights)";
+  if (chosen == "avx512_vnni")
+    return "avx512_vnni kernels: the processor has AVX-512 F, BW, DQ, VL and VNNI (for 8-bit "
+           "weights), but not BF16";
+  if (chosen == "avx512")
+    return "avx512 kernels: the processor has AVX-512 F, BW, DQ and VL, but not VNNI";
   if (chosen == "avx2") return "avx2 kernels: the processor has AVX2 and FMA, but not AVX-512";
   return "generic kernels (SSE2): the processor lacks AVX2 or FMA";
 #else

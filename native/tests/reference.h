@@ -97,11 +97,14 @@ struct Sum {
   void add(double term) { value += term, magnitude += std::fabs(term); }
 };
 
-// What float summation of n products in lanes of at least four, in chunks of 1024, may lose: each
-// addition and each product rounds once, relative to at most the sum of magnitudes.
-inline double dot_bound(const Sum& sum, int64_t n) {
+// Roundings that a float sum of n products in lanes of at least four, in chunks of 1024, may see.
+inline double dot_roundings(int64_t n) {
   const double chunk = static_cast<double>(std::min<int64_t>(n, 1024)) / 4;
-  return (chunk + static_cast<double>(n) / 1024 + 16) * kRoundoff * sum.magnitude;
+  return chunk + static_cast<double>(n) / 1024;
+}
+// What they may lose: each is relative to at most the sum of magnitudes.
+inline double dot_bound(const Sum& sum, int64_t n) {
+  return (dot_roundings(n) + 16) * kRoundoff * sum.magnitude;
 }
 
 // A test of every instruction set this build has; the ones this processor lacks are skipped.
@@ -120,6 +123,7 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
 
 }  // namespace barkrt::reference
 
-#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                            \
-  INSTANTIATE_TEST_SUITE_P(Cpu, suite, ::testing::Values("generic", "avx2", "avx512"), \
-                           [](const auto& instance) { return std::string(instance.param); })
+#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                                     \
+  INSTANTIATE_TEST_SUITE_P(                                                                     \
+      Cpu, suite, ::testing::Values("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"), \
+      [](const auto& instance) { return std::string(instance.param); })

@@ -44,8 +44,12 @@ std::vector<const Kernels*> usable_kernels() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    const bool vnni = __builtin_cpu_supports("avx512vnni");
+    if (vnni && __builtin_cpu_supports("avx512bf16")) usable.push_back(&kKernelsAvx512Bf16);
+    if (vnni) usable.push_back(&kKernelsAvx512Vnni);
     usable.push_back(&kKernelsAvx512);
+  }
   // No name for F16C before GCC 13; every processor with AVX2 has it.
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
     usable.push_back(&kKernelsAvx2);

@@ -9,6 +9,7 @@
 #include "backend.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/scratch.h"
 
 namespace barkrt {
 
@@ -47,9 +48,12 @@ class CpuBackend final : public Backend {
   // linear with a bias that repeats every bias_period outputs.
   void product(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
                ConstView add);
+  void packed_product(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
+                      int64_t packed_bytes);
 
   const Kernels& kernels_;
   ThreadPool pool_;
+  ScratchPool scratch_;
 };
 
 // The instruction sets this build has and this processor can run, best first; "generic" is always

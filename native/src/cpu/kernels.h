@@ -1,13 +1,14 @@
 // kernels.h: the arithmetic of the CPU backend, once per instruction set.
 //
-// The kernels_*.inc files are compiled into kernels_generic.cc, kernels_avx2.cc and
-// kernels_avx512.cc, each with its own compiler flags and vector width; backend.cc picks one table
-// at run time. Everything here is plain data: an inline function or template shared with the rest
-// of the library could be emitted with AVX instructions in it and then be chosen by the linker for
-// all callers.
+// The kernels_*.inc files are compiled into kernels_generic.cc, kernels_avx2.cc and, three times,
+// kernels_avx512.cc, each with its own compiler flags; backend.cc picks one table at run time.
+// Everything here is plain data: an inline function or template shared with the rest of the library
+// could be emitted with AVX instructions in it and then be chosen by the linker for all callers.
 //
-// Results of different tables differ in the last bits (lanes add in another order); within one
-// table they depend on nothing but the row's own inputs.
+// Results of different tables differ in the last bits (lanes add in another order), and more where
+// a table rounds x to the precision of its instructions: to 8 bits a block of 64 beside 8-bit
+// weights, to bf16 beside bf16 weights. Within one table they depend on nothing but the row's own
+// inputs.
 #pragma once
 
 #include <stdint.h>
@@ -24,7 +25,9 @@ struct LinearTile {
   int64_t out_stride;
   const float* x;  // (T, K)
   int64_t x_stride;
-  const void* w;  // (N, K), contiguous
+  const void* packed;  // (T) rows as pack_row() makes them, packed_row_bytes() apart; or NULL
+  void* panel;         // panel_bytes(), with packed rows
+  const void* w;       // (N, K), contiguous
   int32_t type;
   int64_t k;
   const float* scale;  // (N) or NULL
@@ -63,10 +66,19 @@ constexpr int64_t attention_scratch_floats(int64_t n_keys, int64_t head_dim) {
          (2 * kAttentionRows + kAttentionKeys) * round_to_lanes(head_dim);
 }
 
+// Outputs whose weights lie turned beside each other while packed rows meet them.
+constexpr int64_t kPanelOutputs = 32;
+constexpr int64_t panel_bytes(int64_t weight_row_bytes) {
+  return kPanelOutputs * ((weight_row_bytes + 63) / 64 * 64);
+}
+
 struct Kernels {
   const char* name;
   int32_t lanes;
   void (*linear)(const LinearTile& tile);
+  // Size of a row of x in the form that linear wants with weights of this type; 0: as it is.
+  int64_t (*packed_row_bytes)(int32_t type, int64_t k);
+  void (*pack_row)(void* packed, const float* x, int64_t k, int32_t type);
   void (*attention)(const AttentionTile& tile);
   // dst[i] = src[i] rounded to nearest even.
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
@@ -84,5 +96,7 @@ struct Kernels {
 extern const Kernels kKernelsGeneric;
 extern const Kernels kKernelsAvx2;
 extern const Kernels kKernelsAvx512;
+extern const Kernels kKernelsAvx512Vnni;  // products with 8-bit weights
+extern const Kernels kKernelsAvx512Bf16;  // and with bf16 weights
 
 }  // namespace barkrt

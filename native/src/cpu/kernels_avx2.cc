@@ -44,9 +44,12 @@ inline float max_lanes(Vec v) {
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
+int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
+
 }  // namespace
 
-const Kernels kKernelsAvx2 = {"avx2",    kLanes, linear, attention, to_f16,    add_row,
-                              layernorm, gelu,   elu,    add,       lstm_cells};
+const Kernels kKernelsAvx2 = {"avx2",    kLanes, linear,    packed_row_bytes, nullptr,
+                              attention, to_f16, add_row,   layernorm,        gelu,
+                              elu,       add,    lstm_cells};
 
 }  // namespace barkrt

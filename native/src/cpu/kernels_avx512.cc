@@ -1,4 +1,5 @@
-// kernels_avx512.cc: sixteen lanes with AVX-512 F, BW, DQ and VL (x86-64-v4).
+// kernels_avx512.cc: sixteen lanes with AVX-512 F, BW, DQ and VL (x86-64-v4). Compiled three times:
+// so, with VNNI, and with VNNI and BF16.
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
@@ -46,9 +47,34 @@ inline float max_lanes(Vec v) {
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
+#if defined(__AVX512VNNI__)
+#include "cpu/kernels_panel.inc"
+
+void linear_of_any(const LinearTile& tile) {
+  if (tile.packed == nullptr) return linear(tile);
+#if defined(__AVX512BF16__)
+  if (tile.type == kKernelBF16) return linear_bf16(tile);
+#endif
+  linear_i8(tile);
+}
+#else
+void linear_of_any(const LinearTile& tile) { linear(tile); }
+int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
+void pack_row(void*, const float*, int64_t, int32_t) {}
+#endif
+
 }  // namespace
 
-const Kernels kKernelsAvx512 = {"avx512",  kLanes, linear, attention, to_f16,    add_row,
-                                layernorm, gelu,   elu,    add,       lstm_cells};
+#if defined(__AVX512BF16__)
+const Kernels kKernelsAvx512Bf16 = {"avx512_bf16",
+#elif defined(__AVX512VNNI__)
+const Kernels kKernelsAvx512Vnni = {"avx512_vnni",
+#else
+const Kernels kKernelsAvx512 = {"avx512",
+#endif
+                                    kLanes,        linear_of_any, packed_row_bytes,
+                                    pack_row,      attention,     to_f16,
+                                    add_row,       layernorm,     gelu,
+                                    elu,           add,           lstm_cells};
 
 }  // namespace barkrt

@@ -86,9 +86,12 @@ inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
+int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
+
 }  // namespace
 
-const Kernels kKernelsGeneric = {"generic", kLanes, linear, attention, to_f16,    add_row,
-                                 layernorm, gelu,   elu,    add,       lstm_cells};
+const Kernels kKernelsGeneric = {"generic", kLanes, linear,    packed_row_bytes, nullptr,
+                                 attention, to_f16, add_row,   layernorm,        gelu,
+                                 elu,       add,    lstm_cells};
 
 }  // namespace barkrt
