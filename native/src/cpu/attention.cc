@@ -68,7 +68,6 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
   const int64_t head_dim = n_embd / n_head;
   const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
   pool_.parallel_for(n_items, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch;
     for (int64_t i = begin; i < end; ++i) {
       // Last groups first: in a causal call they have the most keys.
       const RowGroup& group = groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
@@ -77,8 +76,8 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
       for (int64_t r = 0; r < group.count; ++r)
         n_keys[r] = causal ? rows.pos[group.first + r] + 1 : static_cast<int32_t>(rows.count);
       const int64_t slot = rows.slot[group.first];
-      scratch.resize(
-          static_cast<size_t>(attention_scratch_floats(n_keys[group.count - 1], head_dim)));
+      const ScratchPool::Lease scratch = scratch_.take(
+          attention_scratch_floats(n_keys[group.count - 1], head_dim) * int64_t{sizeof(float)});
       AttentionTile tile = {};
       tile.out = out.row(group.first) + column, tile.out_stride = out.stride;
       tile.q = qkv.row(group.first) + column, tile.q_stride = qkv.stride;
@@ -87,7 +86,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
       tile.v = cache_row(kv.v, slot, 0) + column * bytes;
       tile.type = static_cast<int32_t>(kv.type), tile.kv_stride = n_embd;
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-      tile.scratch = scratch.data();
+      tile.scratch = static_cast<float*>(scratch.data());
       kernels_.attention(tile);
     }
   });
