@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -15,22 +16,34 @@ namespace barkrt {
 namespace {
 
 constexpr size_t kAlignment = 64;
+constexpr int64_t kHugePage = 2 << 20;
 
 // Buffers from this size on are pages of their own, which the system has back as soon as they are
 // freed. The C library keeps what lies at the end of a thread's arena, tens of megabytes for a
 // session, and malloc_trim does not take it away. Sanitizers watch the C library's blocks only.
-constexpr int64_t kMappedBytes = 1 << 20;
 #if defined(__SANITIZE_ADDRESS__)
 bool is_mapped(int64_t) { return false; }
 #else
-bool is_mapped(int64_t bytes) { return bytes >= kMappedBytes; }
+bool is_mapped(int64_t bytes) { return bytes >= kHugePage; }
 #endif
 
-// NULL when there is no memory.
+// NULL when there is no memory. A cache row is read in slices of one head, far apart: with small
+// pages each costs a page walk, so the pages are huge where the system has such.
 void* map_pages(int64_t bytes) {
-  void* p = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return p == MAP_FAILED ? nullptr : p;
+  const size_t size = static_cast<size_t>(bytes), huge = static_cast<size_t>(kHugePage);
+  void* mapped =
+      ::mmap(nullptr, size + huge, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(mapped);
+  char* const p = begin + (huge - reinterpret_cast<uintptr_t>(begin) % huge) % huge;
+  const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+  char* const end = p + (size + page - 1) / page * page;
+  if (p > begin) ::munmap(begin, static_cast<size_t>(p - begin));
+  if (end < begin + size + huge) ::munmap(end, static_cast<size_t>(begin + size + huge - end));
+#if defined(MADV_HUGEPAGE)
+  ::madvise(p, size, MADV_HUGEPAGE);  // may be refused: only slower
+#endif
+  return p;
 }
 
 void* allocate(int64_t bytes) {

@@ -13,6 +13,7 @@ constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' four weig
 // Below so many multiply-adds a tile costs less than handing it to another thread.
 constexpr int64_t kLeastWork = 1 << 16;
 constexpr int64_t kLeastPacked = 1 << 14;  // numbers of x
+constexpr int64_t kManyRows = 24;          // from here on arithmetic takes longer than reading
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -84,7 +85,9 @@ void CpuBackend::packed_product(View out, ConstView x, const Matrix& w, const fl
           kernels_.pack_row(static_cast<std::byte*>(packed.data()) + r * packed_bytes, x.row(r),
                             w.cols, whole.type);
       });
-  const int64_t least = kLeastWork / std::max<int64_t>(x.rows * w.cols, 1) + 1;
+  // Few rows take as long as reading the weights, which is fastest in one stretch per thread. Many:
+  // pieces of a panel, for threads that come late or are held up.
+  const int64_t least = x.rows < kManyRows ? w.rows / pool_.n_threads() + 1 : 1;
   pool_.parallel_for(w.rows, round_up(least, kPanelOutputs), [&](int64_t begin, int64_t end) {
     const ScratchPool::Lease panel = scratch_.take(panel_bytes(w.cols * dtype_bytes(w.type)));
     LinearTile tile = whole;

@@ -15,6 +15,7 @@ ScratchPool::Lease::~Lease() {
 }
 
 ScratchPool::Lease ScratchPool::take(int64_t bytes) {
+  if (bytes <= 0) return {};
   Block block;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
