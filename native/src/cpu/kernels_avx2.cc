@@ -11,6 +11,7 @@ constexpr int kLanes = 8;
 typedef float Vec __attribute__((vector_size(32)));
 typedef uint32_t VecBits __attribute__((vector_size(32)));
 
+inline void keep(Vec&) {}
 inline Vec splat(float s) { return _mm256_set1_ps(s); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
 inline Vec load_f16(const uint16_t* p) {

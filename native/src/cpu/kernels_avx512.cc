@@ -12,6 +12,8 @@ constexpr int kLanes = 16;
 typedef float Vec __attribute__((vector_size(64)));
 typedef uint32_t VecBits __attribute__((vector_size(64)));
 
+// v stays in a register: GCC reads memory again for every use otherwise.
+inline void keep(Vec& v) { __asm__("" : "+v"(v)); }
 inline Vec splat(float s) { return _mm512_set1_ps(s); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
 inline Vec load_f16(const uint16_t* p) {

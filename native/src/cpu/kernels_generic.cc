@@ -13,6 +13,7 @@ constexpr int kLanes = 4;
 typedef float Vec __attribute__((vector_size(16)));
 typedef uint32_t VecBits __attribute__((vector_size(16)));
 
+inline void keep(Vec&) {}
 inline Vec splat(float s) { return Vec{s, s, s, s}; }
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__aarch64__)

@@ -12,6 +12,7 @@ constexpr int64_t kRowsPerTile = 96;     // of x: they stay in the second-level 
 constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' four weight rows
 // Below so many multiply-adds a tile costs less than handing it to another thread.
 constexpr int64_t kLeastWork = 1 << 16;
+constexpr int64_t kFewRows = 4;            // below, arithmetic takes less long than reading
 constexpr int64_t kLeastPacked = 1 << 14;  // numbers of x
 constexpr int64_t kManyRows = 24;          // from here on arithmetic takes longer than reading
 
@@ -55,9 +56,10 @@ void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bi
   const LinearTile whole = whole_tile(out, x, w, bias, bias_period, add);
   const int64_t row_tiles = (x.rows + kRowsPerTile - 1) / kRowsPerTile;
   const int64_t tile_rows = std::min(x.rows, kRowsPerTile);
-  // Few rows: enough outputs per tile to be worth handing over.
-  const int64_t least = kLeastWork / std::max<int64_t>(tile_rows * w.cols, 1) + 1;
-  const int64_t outputs = round_up(std::max(least, kOutputsPerTile), 4);
+  // Few rows: one stretch of weights per thread, as below.
+  const int64_t least = x.rows < kFewRows ? w.rows / pool_.n_threads() + 1 : kOutputsPerTile;
+  const int64_t outputs =
+      round_up(std::max(least, kLeastWork / std::max<int64_t>(tile_rows * w.cols, 1) + 1), 4);
   const int64_t output_tiles = (w.rows + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
