@@ -9,7 +9,7 @@ namespace barkrt {
 namespace {
 
 constexpr int64_t kRowsPerTile = 96;     // of x: they stay in the second-level cache
-constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' four weight rows
+constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' weight rows
 // Below so many multiply-adds a tile costs less than handing it to another thread.
 constexpr int64_t kLeastWork = 1 << 16;
 constexpr int64_t kFewRows = 4;            // below, arithmetic takes less long than reading
@@ -59,7 +59,7 @@ void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bi
   // Few rows: one stretch of weights per thread, as below.
   const int64_t least = x.rows < kFewRows ? w.rows / pool_.n_threads() + 1 : kOutputsPerTile;
   const int64_t outputs =
-      round_up(std::max(least, kLeastWork / std::max<int64_t>(tile_rows * w.cols, 1) + 1), 4);
+      round_up(std::max(least, kLeastWork / std::max<int64_t>(tile_rows * w.cols, 1) + 1), 8);
   const int64_t output_tiles = (w.rows + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
