@@ -24,8 +24,8 @@ struct Rows {
   const int32_t* pos = nullptr;   // (count) position in the sequence, 0-based
 };
 
-// Keys and values of one layer: k and v are each (n_slot, n_ctx, n_embd), head h in columns h*D ..
-// h*D+D-1.
+// Keys and values of one layer: k and v are each (n_slot, n_head, n_ctx, head_dim), so that what
+// one head reads of a sequence lies in one stretch.
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;

@@ -14,14 +14,17 @@ BARKRT_EVERY_INSTRUCTION_SET(Attention);
 
 // A cache of some slots in either type, readable as doubles.
 struct Cache {
-  Cache(DType cache_type, int64_t n_slot, int64_t n_ctx, int64_t n_embd)
+  Cache(DType cache_type, int64_t n_slot, int64_t n_ctx, int64_t n_embd, int64_t heads)
       : type(cache_type),
+        n_head(heads),
         k(static_cast<size_t>(n_slot * n_ctx * n_embd * dtype_bytes(cache_type))),
         v(k.size()),
         layer{k.data(), v.data(), cache_type, n_ctx, n_embd} {}
 
   double value(const std::vector<std::byte>& bytes, int64_t slot, int64_t pos, int64_t c) const {
-    const int64_t i = ((slot * layer.n_ctx + pos) * layer.n_embd + c) * dtype_bytes(type);
+    const int64_t head_dim = layer.n_embd / n_head;
+    const int64_t row = (slot * n_head + c / head_dim) * layer.n_ctx + pos;
+    const int64_t i = (row * head_dim + c % head_dim) * dtype_bytes(type);
     uint16_t half;
     float full;
     std::memcpy(&half, bytes.data() + i, 2);
@@ -31,6 +34,7 @@ struct Cache {
   }
 
   DType type;
+  int64_t n_head;
   std::vector<std::byte> k, v;
   KvLayer layer;
 };
@@ -72,7 +76,7 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
                " heads=" + std::to_string(c.n_head) + " D=" + std::to_string(c.head_dim) +
                " T=" + std::to_string(c.rows));
   const int64_t n_embd = c.n_head * c.head_dim;
-  Cache cache(type, 2, c.rows + 1, n_embd);
+  Cache cache(type, 2, c.rows + 1, n_embd, c.n_head);
   const Floats qkv = normal(c.rows * 3 * n_embd, 21);
   Floats out(static_cast<size_t>(c.rows * n_embd), NAN);
   std::vector<int32_t> slot(static_cast<size_t>(c.rows), 1), pos;
@@ -112,7 +116,7 @@ TEST_P(Attention, StepsEqualPrefill) {
   for (const DType type : {DType::F16, DType::F32}) {
     Floats whole;
     for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
-      Cache cache(type, 1, total, n_embd);
+      Cache cache(type, 1, total, n_embd, n_head);
       Floats out(static_cast<size_t>(total * n_embd));
       for (int64_t t = 0; t < total; t += piece) {
         const int64_t n = std::min(piece, total - t);
@@ -132,7 +136,7 @@ TEST_P(Attention, StepsEqualPrefill) {
 TEST_P(Attention, SlotsMayBeMixedInOneCall) {
   const int64_t n_head = 2, n_embd = 32, steps = 40;
   const Floats qkv = normal(3 * steps * 3 * n_embd, 23);
-  Cache mixed(DType::F16, 4, steps, n_embd), alone(DType::F16, 4, steps, n_embd);
+  Cache mixed(DType::F16, 4, steps, n_embd, n_head), alone(DType::F16, 4, steps, n_embd, n_head);
   std::vector<int32_t> slot, pos;
   for (int32_t t = 0; t < steps; ++t)
     for (int32_t s = 0; s < 3; ++s) slot.push_back(s + (s == 2)), pos.push_back(t);
@@ -158,7 +162,7 @@ TEST_P(Attention, BitsDoNotDependOnThreads) {
   for (const bool causal : {true, false}) {
     Floats first;
     for (const int threads : {1, 2, 3, 8}) {
-      Cache cache(DType::F16, 1, rows, n_embd);
+      Cache cache(DType::F16, 1, rows, n_embd, n_head);
       Floats out(static_cast<size_t>(rows * n_embd));
       with_threads(threads)->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
                                        cache.layer, {rows, slot.data(), pos.data()}, n_head,
@@ -172,7 +176,7 @@ TEST_P(Attention, BitsDoNotDependOnThreads) {
 // Large scores must not overflow: the maximum is subtracted first.
 TEST_P(Attention, LargeScoresPickTheLargest) {
   const int64_t n_embd = 8;
-  Cache cache(DType::F32, 1, 3, n_embd);
+  Cache cache(DType::F32, 1, 3, n_embd, 1);
   Floats qkv(static_cast<size_t>(3 * 3 * n_embd)), out(static_cast<size_t>(3 * n_embd));
   for (int64_t t = 0; t < 3; ++t) {
     qkv[static_cast<size_t>(t * 3 * n_embd)] = 1000;                                    // q
@@ -197,7 +201,7 @@ TEST_P(Attention, CacheRoundsToNearestEven) {
                            0x1p-24f,     0x1p-23f, 0.0f,         0x1p-24f,       0.0f,     -0.0f,
                            0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
   const int64_t n = static_cast<int64_t>(values.size());
-  Cache cache(DType::F16, 1, 1, n);
+  Cache cache(DType::F16, 1, 1, n, 1);
   Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
   std::copy(values.begin(), values.end(), qkv.begin() + n);
   const int32_t zero = 0;
@@ -210,7 +214,7 @@ TEST_P(Attention, CacheRoundsToNearestEven) {
 
 TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {
   const auto backend = make_cpu_backend(1);
-  Cache cache(DType::F32, 1, 2, 4);
+  Cache cache(DType::F32, 1, 2, 4, 1);
   Floats qkv(12), out(4);
   const int32_t slot = 0, pos = 2;
   try {

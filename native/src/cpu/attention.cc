@@ -48,30 +48,31 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
   BARKRT_CHECK(n_embd % n_head == 0 && (kv.type == DType::F16 || kv.type == DType::F32));
   check_rows(kv, rows, causal);
 
+  const int64_t head_dim = n_embd / n_head;
   const int64_t bytes = dtype_bytes(kv.type);
-  const auto cache_row = [&](void* cache, int64_t slot, int64_t pos) {
-    return static_cast<std::byte*>(cache) + (slot * kv.n_ctx + pos) * n_embd * bytes;
+  const auto cache_row = [&](void* cache, int64_t slot, int64_t head, int64_t pos) {
+    return static_cast<std::byte*>(cache) +
+           ((slot * n_head + head) * kv.n_ctx + pos) * head_dim * bytes;
   };
   pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
-      for (int which = 0; which < 2; ++which) {
-        const float* src = qkv.row(t) + (1 + which) * n_embd;
-        std::byte* dst = cache_row(which == 0 ? kv.k : kv.v, rows.slot[t], rows.pos[t]);
+      for (int64_t i = 0; i < 2 * n_head; ++i) {
+        const float* src = qkv.row(t) + n_embd + i * head_dim;  // keys of all heads, then values
+        std::byte* dst = cache_row(i < n_head ? kv.k : kv.v, rows.slot[t], i % n_head, rows.pos[t]);
         if (kv.type == DType::F16)
-          kernels_.to_f16(reinterpret_cast<uint16_t*>(dst), src, n_embd);
+          kernels_.to_f16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
         else
-          std::memcpy(dst, src, static_cast<size_t>(n_embd) * sizeof(float));
+          std::memcpy(dst, src, static_cast<size_t>(head_dim) * sizeof(float));
       }
   });
 
   const std::vector<RowGroup> groups = group_rows(rows);
-  const int64_t head_dim = n_embd / n_head;
   const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
   pool_.parallel_for(n_items, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       // Last groups first: in a causal call they have the most keys.
       const RowGroup& group = groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
-      const int64_t column = i % n_head * head_dim;
+      const int64_t head = i % n_head, column = head * head_dim;
       int32_t n_keys[kAttentionRows];
       for (int64_t r = 0; r < group.count; ++r)
         n_keys[r] = causal ? rows.pos[group.first + r] + 1 : static_cast<int32_t>(rows.count);
@@ -82,9 +83,9 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
       tile.out = out.row(group.first) + column, tile.out_stride = out.stride;
       tile.q = qkv.row(group.first) + column, tile.q_stride = qkv.stride;
       tile.n_keys = n_keys, tile.rows = group.count;
-      tile.k = cache_row(kv.k, slot, 0) + column * bytes;
-      tile.v = cache_row(kv.v, slot, 0) + column * bytes;
-      tile.type = static_cast<int32_t>(kv.type), tile.kv_stride = n_embd;
+      tile.k = cache_row(kv.k, slot, head, 0);
+      tile.v = cache_row(kv.v, slot, head, 0);
+      tile.type = static_cast<int32_t>(kv.type), tile.kv_stride = head_dim;
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
       tile.scratch = static_cast<float*>(scratch.data());
       kernels_.attention(tile);
