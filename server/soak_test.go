@@ -86,7 +86,7 @@ var soakModels = []string{"suno/bark-small", "suno/bark-small", "suno/bark", "mo
 // act is one request of one client.
 func (k *soak) act(random *rand.Rand) {
 	model := soakModels[random.IntN(len(soakModels))]
-	patience := 30 * time.Second
+	patience := 10 * time.Minute // long enough on any machine: only what hangs is lost
 	if random.IntN(6) == 0 {
 		patience = time.Duration(random.IntN(30)) * time.Millisecond // this one vanishes
 	}
