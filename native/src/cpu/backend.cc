@@ -46,11 +46,6 @@ void* map_pages(int64_t bytes) {
   return p;
 }
 
-void* allocate(int64_t bytes) {
-  const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
-  return std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
-}
-
 // Tables this processor can run, best first.
 std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> usable;
@@ -77,6 +72,19 @@ std::unique_ptr<Backend> make_with(int n_threads, const Kernels& kernels) {
 }
 
 }  // namespace
+
+void* allocate_pages(int64_t bytes) {
+  if (is_mapped(bytes)) return map_pages(bytes);
+  const size_t rounded = (static_cast<size_t>(bytes) + kAlignment - 1) / kAlignment * kAlignment;
+  return std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
+}
+
+void free_pages(void* p, int64_t bytes) noexcept {
+  if (is_mapped(bytes))
+    ::munmap(p, static_cast<size_t>(bytes));
+  else
+    std::free(p);
+}
 
 std::vector<std::string> cpu_instruction_sets() {
   std::vector<std::string> names;
@@ -105,19 +113,14 @@ std::unique_ptr<Backend> make_cpu_backend(int n_threads, const std::string& inst
 
 void* CpuBackend::alloc(int64_t bytes) {
   BARKRT_CHECK(bytes >= 0);
-  void* p = is_mapped(bytes) ? map_pages(bytes) : allocate(bytes);
+  void* p = allocate_pages(bytes);
   if (p == nullptr)
     fail(Status::OutOfMemory, "cpu: cannot allocate %lld bytes; free memory, then try again",
          static_cast<long long>(bytes));
   return p;
 }
 
-void CpuBackend::free(void* p, int64_t bytes) noexcept {
-  if (is_mapped(bytes))
-    ::munmap(p, static_cast<size_t>(bytes));
-  else
-    std::free(p);
-}
+void CpuBackend::free(void* p, int64_t bytes) noexcept { free_pages(p, bytes); }
 
 void CpuBackend::upload(void* dst, const void* host_src, int64_t bytes) {
   copy(dst, host_src, bytes);

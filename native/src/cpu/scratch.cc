@@ -1,14 +1,13 @@
 #include "cpu/scratch.h"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "error.h"
 #include "memory.h"
 
 namespace barkrt {
 
-void ScratchPool::Free::operator()(void* p) const { std::free(p); }
+void ScratchPool::Free::operator()(void* p) const { free_pages(p, bytes); }
 
 ScratchPool::Lease::~Lease() {
   if (pool_) pool_->give_back(std::move(block_));
@@ -23,24 +22,23 @@ ScratchPool::Lease ScratchPool::take(int64_t bytes) {
     auto best = blocks_.end();
     for (auto b = blocks_.begin(); b != blocks_.end(); ++b)
       if (best == blocks_.end() ||
-          (b->bytes >= bytes ? best->bytes < bytes || b->bytes < best->bytes
-                             : b->bytes > best->bytes && best->bytes < bytes))
+          (b->bytes() >= bytes ? best->bytes() < bytes || b->bytes() < best->bytes()
+                               : b->bytes() > best->bytes() && best->bytes() < bytes))
         best = b;
     if (best != blocks_.end()) {
       block = std::move(*best);
       blocks_.erase(best);
     }
   }
-  if (block.bytes < bytes) {
-    const int64_t size = buffer_bytes(std::max(bytes, 2 * block.bytes));
+  if (block.bytes() < bytes) {
+    const int64_t size = buffer_bytes(std::max(bytes, 2 * block.bytes()));
     block = {};
-    block.data.reset(std::aligned_alloc(64, static_cast<size_t>(size)));
+    block.data = {allocate_pages(size), Free{size}};
     if (!block.data)
       fail(Status::OutOfMemory,
            "cpu: cannot allocate %lld bytes of working memory; free memory, "
            "then try again",
            static_cast<long long>(size));
-    block.bytes = size;
   }
   return Lease(*this, std::move(block));
 }

@@ -9,16 +9,22 @@
 
 namespace barkrt {
 
+// 64-byte aligned; what is large is pages of its own, which free_pages gives back to the system.
+// NULL when there is no memory.
+void* allocate_pages(int64_t bytes);
+void free_pages(void* p, int64_t bytes) noexcept;
+
 // Hands out blocks of at least the bytes asked for, 64-byte aligned, contents undefined. As many
 // exist as were ever out at once, each as large as anybody needed: no op waits for the kernel to
 // clear pages, but for the first of its size. Any thread.
 class ScratchPool {
   struct Free {
+    int64_t bytes;
     void operator()(void* p) const;
   };
   struct Block {
     std::unique_ptr<void, Free> data;
-    int64_t bytes = 0;
+    int64_t bytes() const { return data ? data.get_deleter().bytes : 0; }
   };
 
  public:
