@@ -52,12 +52,12 @@ cycles: native ## 200 loads and closes of a model of bark-small's shape; memory 
 	  go test ./cgo/native -count 1 -timeout 60m -v -run TestLoadAndCloseCyclesReturnTheMemory
 
 fmt: ## format C++ and Go in place
-	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format -i
+	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format -i
 	gofmt -w $$(git ls-files '*.go')
 
 lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
-	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' | xargs clang-format --dry-run --Werror
+	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@shellcheck tools/install-deps tools/stamp-native tools/fuzz tools/check-model tools/soak .ci/run
 	go vet ./...

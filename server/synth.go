@@ -31,7 +31,7 @@ type synthCommand struct {
 	Voice  string `help:"Name of a voice of the model, an .npz file, or the prefix of .npy files; default is none, so that the model makes up a speaker."`
 	Text   string `required:"" help:"What to say; - reads it from standard input."`
 	Output string `short:"o" required:"" help:"File to write; - is standard output."`
-	Format string `enum:"wav,wav-f32,pcm" default:"wav" help:"wav (16-bit), wav-f32 or pcm (16-bit without a header)."`
+	Format string `enum:"mp3,opus,aac,flac,wav,wav-f32,pcm" default:"wav" help:"mp3, opus (in Ogg), aac (by ffmpeg), flac, wav (16-bit), wav-f32 or pcm (16-bit without a header)."`
 
 	Greedy              bool     `xor:"semantic,coarse,fine" help:"Always take the likeliest token: temperature 0 in all stages."`
 	Seed                *uint64  `help:"Of the random stream; without it one is drawn and shown."`

@@ -42,7 +42,7 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 		"voice number":      {body(`"voice":1`), "voice", "invalid_value", 400},
 		"voice object":      {body(`"voice":{"name":"x"}`), "voice", "invalid_value", 400},
 		"voice object more": {body(`"voice":{"id":"mine","x":1}`), "voice", "invalid_value", 400},
-		"format":            {body(`"response_format":"mp3"`), "response_format", "invalid_value", 400},
+		"format":            {body(`"response_format":"mp4"`), "response_format", "invalid_value", 400},
 		"stream":            {body(`"stream_format":"sse"`), "stream_format", "invalid_value", 400},
 		"speed":             {body(`"speed":1.5`), "speed", "invalid_value", 400},
 		"instructions":      {body(`"instructions":"shout"`), "instructions", "invalid_value", 400},
@@ -69,8 +69,8 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 
 func TestUnsupportedFormatListsThoseThereAre(t *testing.T) {
 	s := newSite(t)
-	r := s.speak(t, `{"model":"suno/bark","input":"a","response_format":"mp3"}`)
-	assert.Contains(t, r.failure(t).Message, "wav, wav-f32, pcm")
+	r := s.speak(t, `{"model":"suno/bark","input":"a","response_format":"mp4"}`)
+	assert.Contains(t, r.failure(t).Message, "flac, wav, wav-f32, pcm")
 }
 
 func TestUnknownModelNamesThePullCommand(t *testing.T) {

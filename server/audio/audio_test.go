@@ -24,6 +24,9 @@ var quantised = []int{0, 1, -1, 1, -1, 0, 8192, -8192, 32767, 32767, -32768, 327
 // onlyWriter hides everything but Write, like a network connection.
 type onlyWriter struct{ io.Writer }
 
+// plain are the formats that this package writes itself: sample by sample, so that bytes can be compared.
+func plain() []Format { return []Format{WAV, WAVFloat, PCM} }
+
 func encode(t *testing.T, w io.Writer, f Format, length int64, blocks ...[]float32) {
 	t.Helper()
 	e, err := NewEncoder(w, f, 24000, length)
@@ -78,7 +81,7 @@ func TestPCMIsTheDataOfTheWAV(t *testing.T) {
 }
 
 func TestBlocksDoNotChangeTheBytes(t *testing.T) {
-	for _, f := range Formats() {
+	for _, f := range plain() {
 		whole, err := Encode(f, 24000, samples)
 		require.NoError(t, err)
 		var out bytes.Buffer
@@ -104,7 +107,7 @@ func TestStreamOfUnknownLengthDiffersOnlyInItsSizes(t *testing.T) {
 }
 
 func TestFileOfUnknownLengthGetsItsSizesAtClose(t *testing.T) {
-	for _, f := range Formats() {
+	for _, f := range plain() {
 		whole, err := Encode(f, 24000, samples)
 		require.NoError(t, err)
 		file, err := os.Create(filepath.Join(t.TempDir(), "x"+f.Extension))
@@ -143,7 +146,7 @@ func TestEmptyAudioIsAValidWAV(t *testing.T) {
 }
 
 func TestSampleThatIsNotFiniteIsAnErrorAndWritesNothing(t *testing.T) {
-	for _, f := range Formats() {
+	for _, f := range append(plain(), FLAC) {
 		for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(1)), float32(math.Inf(-1))} {
 			var out bytes.Buffer
 			e, err := NewEncoder(&out, f, 24000, UnknownLength)
@@ -180,7 +183,7 @@ func TestImpossibleAudioIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "length")
 	_, err = ParseFormat("mp4")
 	assert.ErrorIs(t, err, ErrUnknownFormat)
-	assert.ErrorContains(t, err, "wav, wav-f32, pcm")
+	assert.ErrorContains(t, err, "flac, wav, wav-f32, pcm")
 }
 
 type brokenWriter struct{ after int }

@@ -18,16 +18,16 @@ const (
 // start writes the header. It promises the sizes if they are known, else remembers where to
 // patch them. A pipe is an *os.File too, so only a seek that works tells the two apart.
 func (e *encoder) start() error {
-	if e.promised < 0 {
+	if e.samples < 0 {
 		if s, ok := e.w.(io.WriteSeeker); ok {
 			if origin, err := s.Seek(0, io.SeekCurrent); err == nil {
 				e.seek, e.origin = s, origin
 			}
 		}
-	} else if !e.fits(e.promised) {
-		return fmt.Errorf("audio: %d samples do not fit a WAV file of 4 GiB", e.promised)
+	} else if !e.fits(e.samples) {
+		return fmt.Errorf("audio: %d samples do not fit a WAV file of 4 GiB", e.samples)
 	}
-	if _, err := e.w.Write(e.header(e.promised)); err != nil {
+	if _, err := e.w.Write(e.header(e.samples)); err != nil {
 		return fmt.Errorf("audio: write the WAV header: %w", err)
 	}
 	return nil
