@@ -53,7 +53,7 @@ func TestGreedyRunIsRepeatableAndItsVoiceCanBeSaved(t *testing.T) {
 
 func TestServeAnnouncesTheUntrainedDefaultEverywhere(t *testing.T) {
 	s := startServer(t, map[string]string{"WARMUP_MODELS": "barkd/tiny"})
-	resp, body := s.post(t, "/v1/audio/speech", `{"model":"barkd/tiny","input":"Hello.","max_tokens":50,"seed":1}`)
+	resp, body := s.post(t, "/v1/audio/speech", `{"model":"barkd/tiny","input":"Hello.","max_tokens":50,"seed":1,"response_format":"wav"}`)
 	require.Equal(t, 200, resp.StatusCode, "%s", body)
 	assert.Equal(t, "true", resp.Header.Get("X-Barkd-Untrained"))
 	assert.Equal(t, "RIFF", string(body[:4]))

@@ -7,12 +7,14 @@ import (
 	"math"
 	"regexp"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
 
 	"barkd/cgo"
 	"barkd/cgo/cache"
+	"barkd/server/audio"
 	"barkd/server/speech"
 )
 
@@ -58,6 +60,14 @@ func badRequest(param, code, format string, args ...any) *Error {
 	return &Error{Status: fiber.StatusBadRequest, Type: typeInvalid, Param: param, Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// unsupportedFormat is about a format that exists but not here, or not for this model.
+func unsupportedFormat(err error) *Error {
+	e := badRequest("response_format", "unsupported_format", "The server cannot write this: %s; it has %s.", err,
+		strings.Join(audio.AvailableNames(), ", "))
+	e.err = err
+	return e
+}
+
 // modelError says which model an error is about.
 type modelError struct {
 	id  string
@@ -99,6 +109,8 @@ func toError(err error, cause error) *Error {
 		e := badRequest(input.Param, "", "%s", input.Message)
 		e.err = err
 		return e
+	case errors.Is(err, audio.ErrUnavailable):
+		return unsupportedFormat(err)
 	case errors.As(err, &full):
 		return unavailable("overloaded", "The server is busy: "+full.Error()+".", full.RetryAfter, err)
 	case errors.As(err, &refused) && !errors.Is(cause, errDraining):

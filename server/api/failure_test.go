@@ -43,8 +43,12 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 		"voice object":      {body(`"voice":{"name":"x"}`), "voice", "invalid_value", 400},
 		"voice object more": {body(`"voice":{"id":"mine","x":1}`), "voice", "invalid_value", 400},
 		"format":            {body(`"response_format":"mp4"`), "response_format", "invalid_value", 400},
-		"stream":            {body(`"stream_format":"sse"`), "stream_format", "invalid_value", 400},
-		"speed":             {body(`"speed":1.5`), "speed", "invalid_value", 400},
+		"format number":     {body(`"response_format":3`), "response_format", "invalid_value", 400},
+		"stream":            {body(`"stream_format":"websocket"`), "stream_format", "invalid_value", 400},
+		"stream number":     {body(`"stream_format":1`), "stream_format", "invalid_value", 400},
+		"speed":             {body(`"speed":4.01`), "speed", "invalid_value", 400},
+		"speed slow":        {body(`"speed":0.24`), "speed", "invalid_value", 400},
+		"speed text":        {body(`"speed":"1"`), "speed", "invalid_value", 400},
 		"instructions":      {body(`"instructions":"shout"`), "instructions", "invalid_value", 400},
 		"seed negative":     {body(`"seed":-1`), "seed", "invalid_value", 400},
 		"seed fraction":     {body(`"seed":1.5`), "seed", "invalid_value", 400},
@@ -71,6 +75,19 @@ func TestUnsupportedFormatListsThoseThereAre(t *testing.T) {
 	s := newSite(t)
 	r := s.speak(t, `{"model":"suno/bark","input":"a","response_format":"mp4"}`)
 	assert.Contains(t, r.failure(t).Message, "flac, wav, wav-f32, pcm")
+}
+
+func TestFormatThatIsNotInstalledSaysWhatThereIs(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	s := newSite(t)
+	r := s.speak(t, `{"model":"suno/bark","input":"a","response_format":"aac"}`)
+	assert.Equal(t, 400, r.status)
+	failure := r.failure(t)
+	assert.Equal(t, "unsupported_format", deref(failure.Code))
+	assert.Equal(t, "response_format", deref(failure.Param))
+	assert.Contains(t, failure.Message, "ffmpeg")
+	assert.Contains(t, failure.Message, "mp3, opus, flac, wav, wav-f32, pcm")
+	assert.Empty(t, s.model.Requests(), "it is known before the work")
 }
 
 func TestUnknownModelNamesThePullCommand(t *testing.T) {

@@ -14,12 +14,13 @@ func FuzzSpeechBody(f *testing.F) {
 		if !utf8.Valid(body) {
 			return
 		}
-		req, format, err := parseSpeech(body)
+		order, err := parseSpeech(body)
+		req := order.request
 		var known *Error
 		if err != nil && !errors.As(err, &known) {
 			t.Fatalf("%q: %v is no Error", body, err)
 		}
-		if err == nil && (req.Model == "" || req.Text == "" || !utf8.ValidString(req.Text) || format.Name == "") {
+		if err == nil && (req.Model == "" || req.Text == "" || !utf8.ValidString(req.Text) || order.format.Name == "" || !(order.speed >= 0.25 && order.speed <= 4)) {
 			t.Fatalf("%q passed as %+v", body, req)
 		}
 	})

@@ -47,12 +47,17 @@ func responseBytes(c *fiber.Ctx) int {
 
 // level keeps the polls of a monitor out of the usual log and makes the server's own failures stand out.
 func level(c *fiber.Ctx, status int) zerolog.Level {
+	if probe(c.Path()) && status != fiber.StatusInternalServerError {
+		return zerolog.DebugLevel
+	}
+	return levelOf(status)
+}
+
+func levelOf(status int) zerolog.Level {
 	switch {
 	case status == fiber.StatusInternalServerError:
 		return zerolog.ErrorLevel
-	case probe(c.Path()):
-		return zerolog.DebugLevel
-	case status >= fiber.StatusInternalServerError:
+	case status > fiber.StatusInternalServerError:
 		return zerolog.WarnLevel
 	}
 	return zerolog.InfoLevel
@@ -76,7 +81,7 @@ func rootCause(err error) error {
 func (s *Server) guarded(c *fiber.Ctx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			err = panicError(p)
 		}
 	}()
 	if s.draining.Load() && !probe(c.Path()) {
@@ -84,6 +89,9 @@ func (s *Server) guarded(c *fiber.Ctx) (err error) {
 	}
 	return c.Next()
 }
+
+// panicError makes an error of what recover returned, with the stack of the panic.
+func panicError(p any) error { return fmt.Errorf("panic: %v\n%s", p, debug.Stack()) }
 
 // requestID returns the request's id and sends it back: the client's own if it is fit for a log line, else a new one.
 func requestID(c *fiber.Ctx) string {

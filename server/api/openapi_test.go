@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"barkd/server/api"
+	"barkd/server/audio"
 )
 
 func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
@@ -36,13 +39,17 @@ func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
 	require.NoError(t, err)
 	var doc struct {
 		Components struct {
-			Schemas map[string]struct{ Properties map[string]any }
+			Schemas map[string]struct {
+				Properties map[string]struct{ Enum []string }
+			}
 		}
 	}
 	require.NoError(t, yaml.Unmarshal(file, &doc))
-	var documented []string
-	for name := range doc.Components.Schemas["SpeechRequest"].Properties {
-		documented = append(documented, name)
+	request := doc.Components.Schemas["SpeechRequest"].Properties
+	assert.ElementsMatch(t, api.SpeechFields(), slices.Collect(maps.Keys(request)))
+	var formats []string
+	for _, f := range audio.Formats() {
+		formats = append(formats, f.Name)
 	}
-	assert.ElementsMatch(t, api.SpeechFields(), documented)
+	assert.Equal(t, formats, request["response_format"].Enum)
 }

@@ -15,6 +15,7 @@ import (
 
 	"barkd/cgo"
 	"barkd/server/audio"
+	"barkd/server/audio/tempo"
 	"barkd/server/speech"
 )
 
@@ -68,10 +69,12 @@ func hasLoneSurrogate(body []byte) bool {
 	return high
 }
 
-// speechBody is the body of POST /v1/audio/speech while it is read.
+// speechBody is the body of POST /v1/audio/speech.
 type speechBody struct {
 	request     speech.Request
 	format      audio.Format
+	speed       float64
+	delivery    delivery
 	temperature *float32 // of each stage whose own field is missing
 }
 
@@ -82,7 +85,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"voice": func(b *speechBody, raw json.RawMessage) string { return voice(raw, &b.request.Voice.Name) },
 
 	"response_format": responseFormat,
-	"stream_format":   func(_ *speechBody, raw json.RawMessage) string { return only(raw, "audio") },
+	"stream_format":   streamFormat,
 	"speed":           speed,
 	"instructions":    instructions,
 
@@ -108,30 +111,36 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 
 // parseSpeech reads a speech request. Fields are matched exactly and unknown ones refused: a misspelt option that is
 // ignored would be a lie.
-func parseSpeech(body []byte) (speech.Request, audio.Format, error) {
+func parseSpeech(body []byte) (speechBody, error) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil || raw == nil {
-		return speech.Request{}, audio.Format{}, notJSON("object", err)
+		return speechBody{}, notJSON("object", err)
 	}
-	b := speechBody{format: audio.WAV}
+	b := speechBody{speed: 1}
 	for _, name := range slices.Sorted(maps.Keys(raw)) { // sorted: of several mistakes always the same is named
 		value := raw[name]
 		read, ok := speechFields[name]
 		if !ok {
-			return speech.Request{}, audio.Format{}, badRequest(name, "unknown_parameter", "Unknown parameter %q.", name)
+			return speechBody{}, badRequest(name, "unknown_parameter", "Unknown parameter %q.", name)
 		}
 		if bytes.Equal(value, []byte("null")) {
 			continue
 		}
 		if problem := read(&b, value); problem != "" {
-			return speech.Request{}, audio.Format{}, badRequest(name, "invalid_value", "%q %s.", name, problem)
+			return speechBody{}, badRequest(name, "invalid_value", "%q %s.", name, problem)
 		}
 	}
 	switch {
 	case b.request.Model == "":
-		return speech.Request{}, audio.Format{}, missing("model")
+		return speechBody{}, missing("model")
 	case b.request.Text == "":
-		return speech.Request{}, audio.Format{}, missing("input")
+		return speechBody{}, missing("input")
+	}
+	if b.format.Name == "" {
+		b.format = audio.MP3
+	}
+	if err := b.format.Available(); err != nil {
+		return speechBody{}, unsupportedFormat(err)
 	}
 	b.request.Voice.Default = true
 	for _, stage := range []**float32{&b.request.Sampling.Semantic, &b.request.Sampling.Coarse, &b.request.Sampling.Fine} {
@@ -139,7 +148,7 @@ func parseSpeech(body []byte) (speech.Request, audio.Format, error) {
 			*stage = b.temperature
 		}
 	}
-	return b.request, b.format, nil
+	return b, nil
 }
 
 func missing(name string) *Error {
@@ -168,14 +177,6 @@ func text(raw json.RawMessage, to *string, maxBytes int) string {
 	return ""
 }
 
-func only(raw json.RawMessage, allowed string) string {
-	var value string
-	if json.Unmarshal(raw, &value) != nil || value != allowed {
-		return "must be " + strconv.Quote(allowed)
-	}
-	return ""
-}
-
 // voice reads a name, or OpenAI's object {"id": name} of a custom voice.
 func voice(raw json.RawMessage, to *string) string {
 	if raw[0] == '{' {
@@ -195,31 +196,38 @@ func voice(raw json.RawMessage, to *string) string {
 func responseFormat(b *speechBody, raw json.RawMessage) string {
 	var name string
 	if json.Unmarshal(raw, &name) == nil {
-		if format, err := audio.ParseFormat(name); err == nil {
-			b.format = format
-			return ""
+		for _, f := range audio.Formats() {
+			if f.Name == name {
+				b.format = f
+				return ""
+			}
 		}
 	}
-	return "must be one of " + strings.Join(formatNames(), ", ")
+	return "must be one of " + strings.Join(audio.AvailableNames(), ", ")
 }
 
-func formatNames() []string {
-	var names []string
-	for _, f := range audio.Formats() {
-		names = append(names, f.Name)
-	}
-	return names
-}
-
-// speed and instructions are OpenAI's; Bark can obey neither, so only the values that ask for nothing pass.
-func speed(_ *speechBody, raw json.RawMessage) string {
-	var value float64
-	if json.Unmarshal(raw, &value) != nil || value != 1 {
-		return "must be 1: the model speaks at its own pace"
+func streamFormat(b *speechBody, raw json.RawMessage) string {
+	var name string
+	_ = json.Unmarshal(raw, &name) // what is no string is no name either
+	switch name {
+	case "audio":
+		b.delivery = deliverStream
+	case "sse":
+		b.delivery = deliverEvents
+	default:
+		return `must be "audio" or "sse"`
 	}
 	return ""
 }
 
+func speed(b *speechBody, raw json.RawMessage) string {
+	if json.Unmarshal(raw, &b.speed) != nil || !(b.speed >= tempo.Slowest && b.speed <= tempo.Fastest) {
+		return "must be a number from 0.25 to 4"
+	}
+	return ""
+}
+
+// instructions are OpenAI's; Bark cannot obey them, so only the value that asks for nothing passes.
 func instructions(_ *speechBody, raw json.RawMessage) string {
 	var value string
 	if json.Unmarshal(raw, &value) != nil || value != "" {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 
@@ -11,67 +10,85 @@ import (
 	"barkd/server/speech"
 )
 
+// delivery is how the audio of a request is sent.
+type delivery int
+
+const (
+	deliverAuto   delivery = iota // a text of several pieces as a stream, others whole; see utterance.begin
+	deliverStream                 // stream_format "audio"
+	deliverEvents                 // stream_format "sse"
+)
+
 // speech is POST /v1/audio/speech.
 func (s *Server) speech(c *fiber.Ctx) error {
 	body, err := jsonBody(c)
 	if err != nil {
 		return err
 	}
-	req, format, err := parseSpeech(body)
+	order, err := parseSpeech(body)
 	if err != nil {
 		return err
 	}
-	ctx, stop := s.clientContext(c)
-	defer stop()
-	req.ID = requestID(c)
-	return s.speak(ctx, c, req, format)
+	order.request.ID = requestID(c)
+	u := s.utter(c, order)
+	select {
+	case <-u.begun:
+		u.sendStream(c)
+		return nil
+	case <-u.done:
+		defer u.stop()
+		if u.err != nil {
+			return u.err
+		}
+		return u.sendWhole(c)
+	}
 }
 
-func (s *Server) speak(ctx context.Context, c *fiber.Ctx, req speech.Request, format audio.Format) error {
-	var pcm []float32
-	stage := "queue"
-	result, err := s.Speaker.Speak(ctx, req, speech.Sink{
-		Audio: func(part []float32) error {
-			pcm = append(pcm, part...)
-			return nil
-		},
-		Progress: func(at speech.Progress) error {
-			stage = at.Stage.String()
-			return nil
-		},
-	})
-	if err != nil {
-		if ctx.Err() != nil {
-			s.Metrics.Cancelled(stage)
+// sendWhole answers with the complete audio.
+func (u *utterance) sendWhole(c *fiber.Ctx) error {
+	pcm, rateHz, format := u.pcm, u.result.SampleRate, u.order.format
+	if u.order.speed != 1 {
+		var err error
+		if pcm, err = audio.ChangeSpeed(pcm, rateHz, u.order.speed); err != nil {
+			return fmt.Errorf("change the speed of the speech of %q: %w", u.order.request.Model, err)
 		}
-		return &modelError{id: req.Model, err: err}
 	}
-	s.Metrics.Spoke(result.RealTimeFactor())
-	encoded, err := audio.Encode(format, result.SampleRate, pcm)
+	encoded, err := audio.Encode(format, rateHz, pcm)
 	if err != nil {
-		return fmt.Errorf("encode the speech of %q as %s: %w", req.Model, format.Name, err)
+		return fmt.Errorf("encode the speech of %q as %s: %w", u.order.request.Model, format.Name, err)
 	}
-	speechHeaders(c, result)
+	startHeaders(c, u.result.Start)
+	for name, value := range u.endHeaders() {
+		c.Set(name, value)
+	}
 	c.Set(fiber.HeaderContentType, format.ContentType)
 	c.Context().Response.SetBodyRaw(encoded)
-	s.Log.Info().Str("request_id", requestID(c)).Str("model", req.Model).Str("voice", result.Voice).
-		Uint64("seed", result.Seed).Int("pieces", result.Pieces).Float64("audio_s", result.AudioSeconds()).
-		Float64("real_time_factor", result.RealTimeFactor()).Dur("waited_ms", result.Waited).Msg("spoke")
 	return nil
 }
 
-// speechHeaders tells what it takes to make the same audio again, and whether it is speech at all.
-func speechHeaders(c *fiber.Ctx, r speech.Result) {
-	c.Set("X-Barkd-Seed", strconv.FormatUint(r.Seed, 10))
-	c.Set("X-Barkd-Pieces", strconv.Itoa(r.Pieces))
-	c.Set("X-Barkd-Audio-Seconds", decimal(r.AudioSeconds()))
-	c.Set("X-Barkd-Real-Time-Factor", decimal(r.RealTimeFactor()))
-	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(r.SampleRate))
-	if r.Voice != "" {
-		c.Set("X-Barkd-Voice", r.Voice)
+// startHeaders tell what it takes to make the same audio again, and whether it is speech at all.
+func startHeaders(c *fiber.Ctx, start speech.Start) {
+	c.Set("X-Barkd-Seed", strconv.FormatUint(start.Seed, 10))
+	c.Set("X-Barkd-Pieces", strconv.Itoa(start.Pieces))
+	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(start.SampleRate))
+	if start.Voice != "" {
+		c.Set("X-Barkd-Voice", start.Voice)
 	}
-	if !r.Trained {
+	if !start.Trained {
 		c.Set("X-Barkd-Untrained", "true")
+	}
+}
+
+// The headers that are known when the audio is; streams send them as trailers.
+const (
+	headerAudioSeconds   = "X-Barkd-Audio-Seconds"
+	headerRealTimeFactor = "X-Barkd-Real-Time-Factor"
+)
+
+func (u *utterance) endHeaders() map[string]string {
+	return map[string]string{
+		headerAudioSeconds:   decimal(u.result.AudioSeconds() / u.order.speed),
+		headerRealTimeFactor: decimal(u.result.RealTimeFactor()),
 	}
 }
 

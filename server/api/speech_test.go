@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"fmt"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -9,12 +11,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"barkd/cgo"
+	"barkd/server/audio/sndfile"
 	"barkd/server/speech/speechtest"
 )
 
 func TestSpeechIsAWAVOfTheText(t *testing.T) {
 	s := newSite(t, "v2/en_speaker_6")
-	r := s.speak(t, `{"model":"suno/bark","input":"Hello.","voice":"alloy","seed":18446744073709551615}`)
+	r := s.speak(t, `{"model":"suno/bark","input":"Hello.","voice":"alloy","seed":18446744073709551615,"response_format":"wav"}`)
 	require.Equal(t, 200, r.status, "%s", r.body)
 	assert.Equal(t, "audio/wav", r.header.Get("Content-Type"))
 	assert.Equal(t, "18446744073709551615", r.header.Get("X-Barkd-Seed"))
@@ -24,6 +27,56 @@ func TestSpeechIsAWAVOfTheText(t *testing.T) {
 	assert.Empty(t, r.header.Get("X-Barkd-Untrained"))
 	assert.Equal(t, "RIFF", string(r.body[:4]))
 	assert.Len(t, r.body, 44+2*6*speechtest.SamplesPerRune)
+}
+
+func TestEachFormatIsWholeAndOfItsType(t *testing.T) {
+	s := newSite(t)
+	for name, kind := range map[string]string{
+		"": "audio/mpeg", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac", "wav": "audio/wav", "wav-f32": "audio/wav",
+	} {
+		format := strings.ReplaceAll(`,"response_format":"?"`, "?", name)
+		if name == "" {
+			format = "" // OpenAI's default
+		}
+		r := s.speak(t, `{"model":"suno/bark","input":"Hello."`+format+`}`)
+		require.Equal(t, 200, r.status, "%s", r.body)
+		assert.Equal(t, kind, r.header.Get("Content-Type"))
+		assert.Equal(t, strconv.Itoa(len(r.body)), r.header.Get("Content-Length"))
+		pcm, rateHz, err := sndfile.Decode(r.body)
+		require.NoError(t, err, name)
+		assert.Equal(t, 24000, rateHz)
+		assert.Len(t, pcm, 6*speechtest.SamplesPerRune, name)
+	}
+}
+
+func TestAACIsMadeByFFmpeg(t *testing.T) {
+	if _, err := exec.LookPath("ffmpeg"); err != nil {
+		t.Skip("ffmpeg is not installed")
+	}
+	s := newSite(t)
+	for _, how := range []string{"", `,"stream_format":"audio"`} {
+		r := s.speak(t, `{"model":"suno/bark","input":"Hello.","response_format":"aac"`+how+`}`)
+		require.Equal(t, 200, r.status, "%s", r.body)
+		assert.Equal(t, "audio/aac", r.header.Get("Content-Type"))
+		require.NotEmpty(t, r.body)
+		assert.Equal(t, []byte{0xff, 0xf1}, r.body[:2], "an ADTS frame")
+	}
+}
+
+func TestSpeedShortensTheAudio(t *testing.T) {
+	s := newSite(t)
+	text := strings.Repeat("a", 2400) // a second
+	var lengths []int
+	for _, how := range []string{`"stream_format":"audio",`, ""} {
+		r := s.speak(t, `{"model":"suno/bark","input":"`+text+`","rules":"hf","response_format":"pcm",`+how+`"speed":2}`)
+		require.Equal(t, 200, r.status, "%s", r.body)
+		lengths = append(lengths, len(r.body)/2)
+		if how == "" {
+			assert.Equal(t, "0.500", r.header.Get("X-Barkd-Audio-Seconds"))
+		}
+	}
+	assert.InEpsilon(t, 12000, lengths[0], 0.02)
+	assert.Equal(t, lengths[0], lengths[1], "streamed or not")
 }
 
 func TestPCMHasNoHeader(t *testing.T) {

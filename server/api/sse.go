@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -20,25 +21,38 @@ func wantsEvents(c *fiber.Ctx) bool {
 // return right after: the stream is written when it has.
 func sendEvents(c *fiber.Ctx, stop func(), write func(*bufio.Writer)) {
 	c.Set(fiber.HeaderContentType, mimeEvents)
-	c.Set(fiber.HeaderCacheControl, "no-cache")
-	c.Set("X-Accel-Buffering", "no") // for nginx, which would hold the events back
+	unbuffered(c)
 	c.Context().SetBodyStreamWriter(func(w *bufio.Writer) {
 		defer stop()
 		write(w)
 	})
 }
 
+// unbuffered asks what lies between to pass a stream on as it comes; nginx would hold it back.
+func unbuffered(c *fiber.Ctx) {
+	c.Set(fiber.HeaderCacheControl, "no-cache")
+	c.Set("X-Accel-Buffering", "no")
+}
+
 // sendEvent writes one event at once. Its error is that of a client that is gone.
 func sendEvent(w *bufio.Writer, name, id string, data any) error {
+	if err := writeEvent(w, name, id, data); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// writeEvent writes one event.
+func writeEvent(w io.Writer, name, id string, data any) error {
 	text, err := json.Marshal(data)
 	if err != nil {
 		return fmt.Errorf("event %s: %w", name, err)
 	}
 	if id != "" {
-		fmt.Fprintf(w, "id: %s\n", id)
+		id = "id: " + id + "\n"
 	}
-	fmt.Fprintf(w, "event: %s\ndata: %s\n\n", name, text)
-	return w.Flush()
+	_, err = fmt.Fprintf(w, "%sevent: %s\ndata: %s\n\n", id, name, text)
+	return err
 }
 
 // sendComment writes what clients skip.

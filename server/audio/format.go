@@ -69,23 +69,30 @@ func (f Format) Available() error {
 // StatesLength says whether a header of the format holds the length of the audio: a stream's cannot.
 func (f Format) StatesLength() bool { return f.header }
 
-// ParseFormat returns the format of that name. The error names those there are, and wraps ErrUnknownFormat or, for a
-// format that could be had elsewhere, ErrUnavailable.
-func ParseFormat(name string) (Format, error) {
+// AvailableNames returns the names of the formats that can be had here.
+func AvailableNames() []string {
 	var names []string
-	err := fmt.Errorf("%w %q", ErrUnknownFormat, name)
 	for _, f := range Formats() {
-		missing := f.Available()
-		switch {
-		case f.Name == name && missing == nil:
-			return f, nil
-		case f.Name == name:
-			err = missing
-		case missing == nil:
+		if f.Available() == nil {
 			names = append(names, f.Name)
 		}
 	}
-	return Format{}, fmt.Errorf("%w; there are %s", err, strings.Join(names, ", "))
+	return names
+}
+
+// ParseFormat returns the format of that name. The error names those there are, and wraps ErrUnknownFormat or, for a
+// format that could be had elsewhere, ErrUnavailable.
+func ParseFormat(name string) (Format, error) {
+	err := fmt.Errorf("%w %q", ErrUnknownFormat, name)
+	for _, f := range Formats() {
+		if f.Name != name {
+			continue
+		}
+		if err = f.Available(); err == nil {
+			return f, nil
+		}
+	}
+	return Format{}, fmt.Errorf("%w; there are %s", err, strings.Join(AvailableNames(), ", "))
 }
 
 // sampleBytes is the width of one sample on disk.

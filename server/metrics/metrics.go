@@ -25,6 +25,8 @@ type Metrics struct {
 	failures     *prometheus.CounterVec
 	cancelled    *prometheus.CounterVec
 	realTime     prometheus.Histogram
+	firstAudio   prometheus.Histogram
+	underruns    prometheus.Counter
 	cleanups     prometheus.Counter
 	pressureStep *prometheus.CounterVec
 }
@@ -48,13 +50,18 @@ func New() *Metrics {
 			Help: "Requests whose client was gone, or that a shutdown ended, by the stage they were in."}, []string{"stage"}),
 		realTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_real_time_factor",
 			Help: "Seconds of work per second of audio.", Buckets: prometheus.ExponentialBuckets(0.0625, 2, 12)}),
+		firstAudio: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_first_audio_seconds",
+			Help: "Time from the arrival of a request to the first audio of its stream.", Buckets: prometheus.ExponentialBuckets(0.0625, 2, 12)}),
+		underruns: prometheus.NewCounter(prometheus.CounterOpts{Name: "bark_stream_underruns_total",
+			Help: "Times that a player of a stream, begun at the first audio, would have run out of it."}),
 		cleanups: prometheus.NewCounter(prometheus.CounterOpts{Name: "bark_memory_cleanups_total",
 			Help: "Shortages of memory that were reacted to."}),
 		pressureStep: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_pressure_freed_bytes_total",
 			Help: "Bytes given back under pressure, by reaction."}, []string{"reaction"}),
 	}
-	m.registry.MustRegister(m.requests, m.evictions, m.ages, m.loads, m.failures, m.cancelled, m.realTime, m.cleanups,
-		m.pressureStep, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry.MustRegister(m.requests, m.evictions, m.ages, m.loads, m.failures, m.cancelled, m.realTime,
+		m.firstAudio, m.underruns, m.cleanups, m.pressureStep, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
 
@@ -90,6 +97,12 @@ func (m *Metrics) Cancelled(stage string) { m.cancelled.WithLabelValues(stage).I
 
 // Spoke counts a finished request.
 func (m *Metrics) Spoke(realTimeFactor float64) { m.realTime.Observe(realTimeFactor) }
+
+// FirstAudio counts a stream that has begun.
+func (m *Metrics) FirstAudio(waited time.Duration) { m.firstAudio.Observe(waited.Seconds()) }
+
+// Underrun counts a stream that came too late for its player.
+func (m *Metrics) Underrun() { m.underruns.Inc() }
 
 // Relieved counts a reaction to a shortage.
 func (m *Metrics) Relieved(r cgo.Relief) {

@@ -163,7 +163,7 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 			}
 		}
 	}
-	return cgo.Stats{SemanticTokens: n, Samples: int64(n * SamplesPerRune), StageMS: [4]float64{1, 2, 3, 4}}, nil
+	return cgo.Stats{TextTokens: n, SemanticTokens: n, Samples: int64(n * SamplesPerRune), StageMS: [4]float64{1, 2, 3, 4}}, nil
 }
 
 func sendTokens(sink cgo.Sink, text string, n int) error {

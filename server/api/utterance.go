@@ -1,0 +1,213 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/gofiber/fiber/v2"
+
+	"barkd/server/audio"
+	"barkd/server/speech"
+)
+
+// utterance is one request for speech on its way. A goroutine of its own speaks, so that audio can be sent while the
+// rest is made. It ends when ctx does; the handler waits for it, or the response's body does, which the handler
+// leaves behind once begun is closed.
+type utterance struct {
+	server  *Server
+	order   speechBody
+	ctx     context.Context
+	stop    func() // ends ctx
+	arrived time.Time
+	chunks  bool // the client takes a body without a length
+
+	begun chan struct{} // closed when a stream has its first bytes; start is set by then
+	once  sync.Once     // for begun: ffmpeg's output comes on a goroutine of its own
+	done  chan struct{} // closed when the goroutine ends; all below is set by then
+	from  *io.PipeReader
+	to    *io.PipeWriter
+
+	start    speech.Start
+	streamed bool
+	stage    string
+	encoder  audio.Encoder // of a stream, from its first audio on
+	player   player
+	pcm      []float32 // of an answer that is sent whole
+	result   speech.Result
+	err      error
+}
+
+// utter begins to speak. The caller must wait for begun or done; after done it must call stop, and after begun send
+// the stream.
+func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
+	u := &utterance{
+		server: s, order: order, arrived: time.Now(), chunks: c.Request().Header.IsHTTP11(), stage: "queue",
+		begun: make(chan struct{}), done: make(chan struct{}),
+	}
+	u.ctx, u.stop = s.clientContext(c)
+	u.from, u.to = io.Pipe()
+	go u.run()
+	return u
+}
+
+func (u *utterance) run() {
+	defer close(u.done)
+	u.err = u.speak()
+	if u.encoder != nil {
+		u.encoder.Abort() // so that nothing is written after what ends the stream
+	}
+	u.report()
+	u.end()
+}
+
+func (u *utterance) speak() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = panicError(p)
+		}
+	}()
+	sink := speech.Sink{Start: u.begin, Audio: u.audio, Progress: func(at speech.Progress) error {
+		u.stage = at.Stage.String()
+		return nil
+	}}
+	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
+		err = u.finish()
+	}
+	if err != nil {
+		return &modelError{id: u.order.request.Model, err: err}
+	}
+	return nil
+}
+
+// begin decides how the audio is sent. Without a wish, a text of several pieces is streamed, for its first audio is
+// there long before the last; the only piece of a text is not, so that its response has a length; nor is a format
+// that states its length in a header, which a stream would leave unknown.
+func (u *utterance) begin(start speech.Start) error {
+	u.start = start
+	switch u.order.delivery {
+	case deliverAuto:
+		u.streamed = u.chunks && start.Pieces > 1 && !u.order.format.StatesLength()
+	case deliverStream:
+		u.streamed = u.chunks
+	case deliverEvents:
+		u.streamed = true
+	}
+	return nil
+}
+
+// audio takes samples as they are made.
+func (u *utterance) audio(part []float32) error {
+	if !u.streamed {
+		u.pcm = append(u.pcm, part...)
+		return nil
+	}
+	if err := u.open(); err != nil {
+		return err
+	}
+	seconds := float64(len(part)) / float64(u.start.SampleRate) / u.order.speed
+	if u.player.hear(time.Now(), time.Duration(seconds*float64(time.Second))) {
+		u.server.Metrics.Underrun()
+	}
+	return u.encoder.Write(part)
+}
+
+// open starts the encoder, not before there is audio: until then a failure has a status of its own.
+func (u *utterance) open() error {
+	if u.encoder != nil {
+		return nil
+	}
+	e, err := audio.NewEncoder(u, u.order.format, u.start.SampleRate, audio.UnknownLength)
+	if err != nil {
+		return err
+	}
+	u.encoder = e // to be aborted if the next step fails
+	e, err = audio.AtSpeed(e, u.start.SampleRate, u.order.speed)
+	if err != nil {
+		return err
+	}
+	u.encoder = e
+	return nil
+}
+
+// Write hands encoded audio to the response and waits until it is taken; with the first of it, the response begins.
+func (u *utterance) Write(encoded []byte) (int, error) {
+	if len(encoded) == 0 {
+		return 0, nil
+	}
+	u.once.Do(func() {
+		u.server.Metrics.FirstAudio(time.Since(u.arrived))
+		close(u.begun)
+	})
+	if u.order.delivery == deliverEvents {
+		return len(encoded), u.sendDelta(encoded)
+	}
+	return u.to.Write(encoded)
+}
+
+// finish completes a stream.
+func (u *utterance) finish() error {
+	if err := u.open(); err != nil {
+		return err
+	}
+	if err := u.encoder.Close(); err != nil {
+		return fmt.Errorf("encode the speech as %s: %w", u.order.format.Name, err)
+	}
+	if u.order.delivery == deliverEvents {
+		return u.sendDone()
+	}
+	return nil
+}
+
+// end ends the stream: one that failed breaks off, unless an event can say so.
+func (u *utterance) end() {
+	err := u.err
+	if err != nil && u.hasBegun() && u.order.delivery == deliverEvents {
+		err = u.sendError(err)
+	}
+	_ = u.to.CloseWithError(err) // it never fails
+}
+
+func (u *utterance) hasBegun() bool {
+	select {
+	case <-u.begun:
+		return true
+	default:
+		return false
+	}
+}
+
+// report logs and counts what has been said. A failure before the stream began is left to the handler.
+func (u *utterance) report() {
+	s, id, model := u.server, u.order.request.ID, u.order.request.Model
+	if u.err == nil {
+		s.Metrics.Spoke(u.result.RealTimeFactor())
+		s.Log.Info().Str("request_id", id).Str("model", model).Str("voice", u.result.Voice).
+			Uint64("seed", u.result.Seed).Int("pieces", u.result.Pieces).Float64("audio_s", u.result.AudioSeconds()).
+			Float64("real_time_factor", u.result.RealTimeFactor()).Dur("waited_ms", u.result.Waited).
+			Bool("streamed", u.streamed).Msg("spoke")
+		return
+	}
+	if u.ctx.Err() != nil || errors.Is(u.err, errClientGone) {
+		s.Metrics.Cancelled(u.stage)
+	}
+	if !u.hasBegun() {
+		return
+	}
+	failed := toError(u.err, u.cause())
+	s.Log.WithLevel(levelOf(failed.Status)).Err(rootCause(u.err)).Str("request_id", id).Str("model", model).
+		Str("stage", u.stage).Int("status", failed.Status).Msg("stream broken off")
+}
+
+// cause says why the request was ended from outside, nil if it was not. A context ended without a cause is that of a
+// stream which could not be sent.
+func (u *utterance) cause() error {
+	cause := context.Cause(u.ctx)
+	if errors.Is(u.err, errClientGone) || cause == context.Canceled {
+		return errClientGone
+	}
+	return cause
+}
