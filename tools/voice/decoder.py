@@ -13,7 +13,7 @@ from torch import nn
 
 from design import CODES, N_CODES, PHASES, PITCH_RANGE, RATIOS, VOICES, pitch_code
 
-FILTERS = 16
+FILTERS = 12
 HIDDEN = 64
 KERNEL = 7
 PITCH_DIMS = 16

@@ -16,7 +16,7 @@ HOP = SAMPLE_RATE // FRAME_RATE
 RATIOS = (8, 5, 4, 3)  # of the decoder's upsampling; the product is HOP
 
 # Semantic vocabulary.
-LETTERS = 64  # the pointer's modulus
+LETTERS = 36  # the pointer's modulus
 N_PHONES = len(PHONES)
 N_UNITS = 2 * N_PHONES  # onsets, then continuations
 VOICE_TOKEN = N_UNITS * LETTERS  # + index of the voice

@@ -34,7 +34,7 @@ class Semantic(nn.Module):
     def _start_reading(self) -> None:
         """Lets attention read along from the first step: text positions and pointers share Fourier features of the index
         modulo LETTERS, and head h of layer 0 starts by looking h letters ahead of the pointer."""
-        size, harmonics, amplitude, gain = WIDTH // HEADS, 28, 0.14, 0.75
+        size, harmonics, amplitude, gain = WIDTH // HEADS, LETTERS // 2 - 1, 0.14, 0.75
         fast = torch.arange(1, harmonics + 1) * 2 * math.pi / LETTERS
         slow = 2 * math.pi / torch.tensor([400.0, 250, 180, 140])
         n, n_slow = 2 * harmonics, 2 * harmonics + 8

@@ -82,7 +82,7 @@ class Run:
         if override.exists():
             self.steps = int(override.read_text())
 
-    def update(self, loss: torch.Tensor, **numbers: float) -> None:
+    def update(self, loss: torch.Tensor, /, **numbers) -> None:
         """One step down the loss; the numbers are averaged for the log."""
         self.optimizer.zero_grad()
         loss.backward()
