@@ -23,7 +23,7 @@ func TestEmbeddedModelSynthesisesWithoutFilesOrNetwork(t *testing.T) {
 	for _, args := range [][]string{{"-o", first}, {"-o", second, "--threads", "1"}} {
 		got := barkd(t, nil, "", append([]string{"synth", "--text", "Hello.", "--seed", "7"}, args...)...)
 		require.Zero(t, got.code, got.err)
-		assert.Contains(t, got.err, "untrained")
+		assert.NotContains(t, got.err, "untrained")
 	}
 	one, err := os.ReadFile(first)
 	require.NoError(t, err)
@@ -51,12 +51,20 @@ func TestGreedyRunIsRepeatableAndItsVoiceCanBeSaved(t *testing.T) {
 	assert.Zero(t, native.LiveHandles())
 }
 
-func TestServeAnnouncesTheUntrainedDefaultEverywhere(t *testing.T) {
-	s := startServer(t, map[string]string{"WARMUP_MODELS": "barkd/tiny"})
-	resp, body := s.post(t, "/v1/audio/speech", `{"model":"barkd/tiny","input":"Hello.","max_tokens":50,"seed":1,"response_format":"wav"}`)
-	require.Equal(t, 200, resp.StatusCode, "%s", body)
-	assert.Equal(t, "true", resp.Header.Get("X-Barkd-Untrained"))
-	assert.Equal(t, "RIFF", string(body[:4]))
+func TestServeAnnouncesAnUntrainedModelEverywhere(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "me"), 0o700))
+	file, err := os.Create(filepath.Join(dir, "me", "noise.gguf"))
+	require.NoError(t, err)
+	require.NoError(t, untrained.Write(file, 5))
+	require.NoError(t, file.Close())
+	s := startServer(t, map[string]string{"BARKD_MODELS": dir, "WARMUP_MODELS": "barkd/tiny"})
+	for model, header := range map[string]string{"me/noise": "true", "barkd/tiny": ""} {
+		resp, body := s.post(t, "/v1/audio/speech", `{"model":"`+model+`","input":"Hello.","max_tokens":50,"seed":1,"response_format":"wav"}`)
+		require.Equal(t, 200, resp.StatusCode, "%s", body)
+		assert.Equal(t, header, resp.Header.Get("X-Barkd-Untrained"), model)
+		assert.Equal(t, "RIFF", string(body[:4]))
+	}
 	models, err := http.Get(s.url + "/v1/models")
 	require.NoError(t, err)
 	var list struct {
@@ -67,12 +75,31 @@ func TestServeAnnouncesTheUntrainedDefaultEverywhere(t *testing.T) {
 	}
 	require.NoError(t, json.NewDecoder(models.Body).Decode(&list))
 	require.NoError(t, models.Body.Close())
-	require.Len(t, list.Data, 1)
-	assert.Equal(t, "barkd/tiny", list.Data[0].ID)
-	assert.False(t, list.Data[0].Trained)
+	trained := map[string]bool{}
+	for _, m := range list.Data {
+		trained[m.ID] = m.Trained
+	}
+	assert.Equal(t, map[string]bool{"barkd/tiny": true, "me/noise": false}, trained)
 	require.Zero(t, s.stop())
-	assert.Contains(t, s.log.String(), "untrained: it makes noise")
 	assert.Zero(t, native.LiveHandles())
+}
+
+func TestDefaultModelHasAVoiceForEveryOpenAIName(t *testing.T) {
+	s := startServer(t, nil)
+	resp, err := http.Get(s.url + "/v1/audio/voices")
+	require.NoError(t, err)
+	var got struct {
+		Default string
+		Aliases map[string]string
+		Voices  []string
+	}
+	require.NoError(t, json.NewDecoder(resp.Body).Decode(&got))
+	require.NoError(t, resp.Body.Close())
+	assert.Equal(t, []string{"rms", "slt"}, got.Voices)
+	assert.Equal(t, "slt", got.Default)
+	assert.Len(t, got.Aliases, 13)
+	assert.Equal(t, "rms", got.Aliases["onyx"])
+	require.Zero(t, s.stop())
 }
 
 func TestServeFindsModelsOfTheStoreAndRefusesPathsFromRequests(t *testing.T) {

@@ -243,10 +243,13 @@ func TestOpenAIVoicesAlwaysMeanTheSame(t *testing.T) {
 		assert.Contains(t, presets, aliases[n], n)
 	}
 	assert.Equal(t, "v2/en_speaker_9", aliases["nova"])
+	tiny := speech.Aliases([]string{"rms", "slt"})
+	assert.Equal(t, []string{"slt", "slt", "rms"}, []string{tiny["alloy"], tiny["nova"], tiny["onyx"]})
 	assert.NotContains(t, speech.Aliases([]string{"alloy", "b"}), "alloy", "the model's own voice wins")
 	assert.Empty(t, speech.Aliases(nil))
 	assert.Equal(t, "", speech.Default(nil))
 	assert.Equal(t, "v2/en_speaker_6", speech.Default(presets))
+	assert.Equal(t, "slt", speech.Default([]string{"rms", "slt"}))
 	assert.Equal(t, "b", speech.Default([]string{"b", "a"}))
 }
 

@@ -8,25 +8,25 @@ import (
 	"barkd/cgo"
 )
 
-// DefaultVoice is the preset that speaks when a model has it and the request names none.
-const DefaultVoice = "v2/en_speaker_6"
+// defaultVoices are the presets that speak when a request names none: the first that the model has.
+var defaultVoices = []string{"v2/en_speaker_6", "slt"}
 
-// openAIVoices maps the names that OpenAI's clients send onto Bark's English presets, always the same way.
-// v2/en_speaker_9 is the only woman among them, so it stands for every name of a female voice.
-var openAIVoices = []struct{ name, preset string }{
-	{"alloy", "v2/en_speaker_6"},
-	{"ash", "v2/en_speaker_0"},
-	{"ballad", "v2/en_speaker_1"},
-	{"cedar", "v2/en_speaker_8"},
-	{"coral", "v2/en_speaker_9"},
-	{"echo", "v2/en_speaker_2"},
-	{"fable", "v2/en_speaker_3"},
-	{"marin", "v2/en_speaker_9"},
-	{"nova", "v2/en_speaker_9"},
-	{"onyx", "v2/en_speaker_4"},
-	{"sage", "v2/en_speaker_9"},
-	{"shimmer", "v2/en_speaker_9"},
-	{"verse", "v2/en_speaker_5"},
+// openAIVoices maps the names that OpenAI's clients send onto Bark's English presets and onto the voices of barkd/tiny,
+// always the same way. v2/en_speaker_9 is the only woman among Bark's, so it stands for every name of a female voice.
+var openAIVoices = []struct{ name, preset, tiny string }{
+	{"alloy", "v2/en_speaker_6", "slt"},
+	{"ash", "v2/en_speaker_0", "rms"},
+	{"ballad", "v2/en_speaker_1", "rms"},
+	{"cedar", "v2/en_speaker_8", "rms"},
+	{"coral", "v2/en_speaker_9", "slt"},
+	{"echo", "v2/en_speaker_2", "rms"},
+	{"fable", "v2/en_speaker_3", "rms"},
+	{"marin", "v2/en_speaker_9", "slt"},
+	{"nova", "v2/en_speaker_9", "slt"},
+	{"onyx", "v2/en_speaker_4", "rms"},
+	{"sage", "v2/en_speaker_9", "slt"},
+	{"shimmer", "v2/en_speaker_9", "slt"},
+	{"verse", "v2/en_speaker_5", "rms"},
 }
 
 // Aliases maps each OpenAI voice name to one of the model's voices; it is empty when the model has none. A model
@@ -42,6 +42,8 @@ func Aliases(voices []string) map[string]string {
 			// The model's own voice of that name wins.
 		case slices.Contains(voices, v.preset):
 			out[v.name] = v.preset
+		case slices.Contains(voices, v.tiny):
+			out[v.name] = v.tiny
 		default:
 			out[v.name] = voices[i%len(voices)]
 		}
@@ -51,11 +53,13 @@ func Aliases(voices []string) map[string]string {
 
 // Default returns the voice that speaks when a request over HTTP names none: "" if the model has no voices.
 func Default(voices []string) string {
-	switch {
-	case len(voices) == 0:
+	for _, v := range defaultVoices {
+		if slices.Contains(voices, v) {
+			return v
+		}
+	}
+	if len(voices) == 0 {
 		return ""
-	case slices.Contains(voices, DefaultVoice):
-		return DefaultVoice
 	}
 	return voices[0]
 }

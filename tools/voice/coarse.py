@@ -1,5 +1,7 @@
 """The second stage in training form: semantic tokens to codes 0 and 1, interleaved."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -7,7 +9,7 @@ from design import (
     COARSE_HISTORY, COARSE_INFER, COARSE_PAD, COARSE_PREFIX, COARSE_VOCAB, COARSE_WINDOW, CODES, FRAME_RATE, LETTERS,
     N_CODES, N_COARSE, N_UNITS, SEMANTIC_RATE, SEMANTIC_VOCAB, VOICE_TOKEN, VOICES,
 )  # fmt: skip
-from gpt import Trunk, time_features
+from gpt import Trunk, fourier
 
 WIDTH, LAYERS, HEADS = 256, 5, 2
 POSITIONS = COARSE_PREFIX + 1 + COARSE_HISTORY + COARSE_WINDOW
@@ -28,19 +30,44 @@ class Coarse(nn.Module):
         self.trunk = Trunk(WIDTH, LAYERS, HEADS, POSITIONS)
         self.table = nn.Embedding(N_INPUTS, WIDTH)
         self.head = nn.Linear(WIDTH, N_COARSE * CODES + N_EXTRA, bias=False)
-        nn.init.normal_(self.table.weight, std=0.03)
+        nn.init.normal_(self.table.weight, std=0.05)
         nn.init.normal_(self.head.weight, std=0.02)
         self._start_in_time()
 
     @torch.no_grad()
     def _start_in_time(self) -> None:
-        """Positions of the same moment look alike in the prefix and in the codes, and layer 0 starts by matching them."""
+        """Lets attention find its phone from the first step: positions carry Fourier features of their moment, and the
+        heads of layer 0 start by looking in the prefix at the token of the code to come and at the one after it."""
+        size, waves, amplitude, gain = WIDTH // HEADS, 32, 0.14, 0.8
+        fast = 2 * math.pi / torch.logspace(math.log10(0.1), math.log10(12.0), waves)
+        n = 2 * waves
+        here, there = n, n + 1  # dimensions that tell codes and prefix apart
         prefix = (torch.arange(float(COARSE_PREFIX)) + 0.5) / SEMANTIC_RATE
-        frames = (torch.arange(POSITIONS - COARSE_PREFIX - 1) // N_COARSE + 0.5) / FRAME_RATE
-        moments = torch.cat([prefix, torch.zeros(1), frames])
-        self.trunk.position.weight[:] = time_features(moments, WIDTH, 0.05, 30.0) * 0.05
+        # Position c after the infer token predicts code c + 1; after a voice's history a frame is missing.
+        frame = torch.arange(POSITIONS - COARSE_PREFIX) // N_COARSE + 1
+        codes = (frame + 0.5) / FRAME_RATE
+        position = self.trunk.position.weight
+        position.normal_(std=0.01)
+        position[:, : n + 2] = 0
+        position[:COARSE_PREFIX, :n] = fourier(prefix, fast) * amplitude
+        position[COARSE_PREFIX:, :n] = fourier(codes, fast) * amplitude
+        position[COARSE_PREFIX:, here] = amplitude
+        position[:COARSE_PREFIX, there] = amplitude
+        self.table.weight[:, : n + 2] = 0
         projection = self.trunk.layers[0].att_proj.weight
-        projection[WIDTH : 2 * WIDTH] = projection[:WIDTH]
+        for head in range(HEADS):
+            query = projection[head * size : (head + 1) * size]
+            key = projection[WIDTH + head * size : WIDTH + (head + 1) * size]
+            query *= 0.15
+            key *= 0.15
+            turn = torch.eye(n)
+            for i, f in enumerate(fast.tolist()):
+                c, s = math.cos(f * head / SEMANTIC_RATE), math.sin(f * head / SEMANTIC_RATE)
+                turn[2 * i : 2 * i + 2, 2 * i : 2 * i + 2] = torch.tensor([[c, -s], [s, c]])
+            key[:n, :n] += torch.eye(n) * gain
+            query[:n, :n] += turn * gain
+            key[n, there] += 2
+            query[n, here] += 5
 
     def forward(self, tokens, cache=None, start: int = 0):
         """tokens [B, n] in the training form, from position start on; the last layer's output [B, n, d]."""

@@ -11,7 +11,7 @@ import torch
 
 import ragged
 import training
-from design import LETTERS, MAX_TEXT, TEXT_OFFSET, TEXT_PAD, VOICES
+from design import LETTERS, MAX_TEXT, TEXT_ID, TEXT_OFFSET, TEXT_PAD, VOICES
 from recognise import distance
 from semantic import CONTINUATION, END, ONSET, Semantic, joint
 
@@ -22,6 +22,10 @@ MEAN_LENGTH = (30, 52, 140)
 FULL, FULL_LATE = 0.06, 0.25  # share of batches with all text pads; in the last quarter
 NO_VOICE = 0.1  # share of rows without a voice; they get the first one's speech
 PAD = TEXT_PAD - TEXT_OFFSET
+# The corpus has plain marks only and no quotes. Rows get them as writers use them; none of them changes what is said.
+WRAPPED, REPLACED = 0.12, 0.25  # share of rows in quotes or brackets; with other marks for the plain ones
+PAIRS = ["“”", "“”", '""', '""', "‘’", "''", "()", "()", "[]", "**", "__", "<>", "{}", "##", "~~", "//", "``", "^^", "||", "\\\\"]
+OTHERS = {"'": "’’’‘`´", ",": "—–;,", "-": "–—-", ".": "…..!", ";": "—,:", ":": "—;=", "!": ".!", "&": "+&"}
 
 
 class Corpus:
@@ -59,6 +63,26 @@ def expand(phone, length, letter) -> np.ndarray:
     state = np.full(int(length.sum()), CONTINUATION)
     state[np.r_[0, np.cumsum(length)[:-1]]] = ONSET
     return np.stack([state, np.repeat(phone, length), np.repeat(letter, length) % LETTERS], 1).astype(np.int64)
+
+
+def marked(row, rng):
+    """The row with other marks in its text, now and then."""
+    voice, text, tokens = row
+    if rng.random() < REPLACED:
+        text = text.copy()
+        for mark, others in OTHERS.items():
+            other = TEXT_ID.get(others[rng.integers(len(others))])
+            if other is not None:
+                text[text == TEXT_ID[mark]] = other
+    if rng.random() < WRAPPED and len(text) + 2 <= MAX_TEXT:
+        opening, closing = PAIRS[rng.integers(len(PAIRS))]
+        text = np.r_[TEXT_ID[opening], text, TEXT_ID[closing]]
+        tokens = tokens.copy()
+        spoken = np.flatnonzero(tokens[:, 1])
+        tokens[:, 2] += 1
+        tokens[spoken[-1] + 1 :, 2] += 1  # the silence after the last word reads the last mark
+        tokens[:, 2] %= LETTERS
+    return voice, text, tokens
 
 
 def collate(rows, full: bool, rng=None):
@@ -108,7 +132,7 @@ def batches(sets, share: float, rng):
         for which in rng.choice(len(corpora), count, p=sizes / sizes.sum()):
             corpus = corpora[which]
             i = int(rng.integers(len(corpus)))
-            rows.append(corpus.crop(i, rng) if kind == "crops" else corpus.row(i))
+            rows.append(marked(corpus.crop(i, rng) if kind == "crops" else corpus.row(i), rng))
     rows.sort(key=lambda r: len(r[1]) + len(r[2]) + rng.random() * 4)
     out, batch = [], []
     for row in rows:
