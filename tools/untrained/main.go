@@ -1,4 +1,4 @@
-// Untrained writes a random model, the same for the same seed: the embedded default, or one of bark-small's size.
+// Untrained writes a random model, the same for the same seed: a tiny one for tests, or one of bark-small's size.
 //
 //	go run ./tools/untrained -o FILE [-shape tiny|bark-small] [-type f32|f16|bf16|i8]
 package main
@@ -15,7 +15,7 @@ import (
 func main() {
 	out := flag.String("o", "", "the GGUF file to write")
 	seed := flag.Uint64("seed", 1, "seed of the weights")
-	shape := flag.String("shape", "tiny", "tiny (the embedded default) or bark-small (for benchmarks, 0.8 GB)")
+	shape := flag.String("shape", "tiny", "tiny (for tests) or bark-small (for benchmarks, 0.8 GB)")
 	kind := flag.String("type", "f16", "of the matrices: f32, f16, bf16 or i8")
 	flag.Parse()
 	types := map[string]gguf.Type{"f32": gguf.F32, "f16": gguf.F16, "bf16": gguf.BF16, "i8": gguf.I8}
@@ -34,7 +34,7 @@ func main() {
 	}
 }
 
-// write makes the file in one step, so that an interrupted run leaves no half model for the build to embed.
+// write makes the file in one step, so that an interrupted run leaves no half model.
 func write(path string, seed uint64, config untrained.Config) error {
 	f, err := os.Create(path + ".part")
 	if err != nil {

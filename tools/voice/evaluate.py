@@ -4,6 +4,7 @@
 
 Cases:
     teacher     the teacher's own audio (16 kHz)
+    target      what the decoder is trained on: the teacher's parameters on our grid through vocoder.py
     copy        the true codes through the trained decoder; copy2: only the two coarse codebooks
     coarse      the true semantic tokens through the trained coarse and fine stages and the decoder
     FILE.gguf   text to audio by `barkd synth` with its defaults, a fixed seed
@@ -44,6 +45,19 @@ def teacher(args, texts):
             Path(f.name).write_bytes(raw)
             every[voice] = [(r.samples / 32768, r.rate) for r in records.read(Path(f.name))]
     return [every[voice_of(i)][i] for i in range(len(texts))]
+
+
+def target(args, texts):
+    import prepare
+    import vocoder
+
+    aligner = prepare.make_aligner(args.data)
+    every = {}
+    for voice in VOICES:
+        read = [r for r in records.read(args.data / f"held_out.{voice}") if r.line < len(texts)]
+        made = [prepare.utterance(texts[r.line], r, aligner, voice, True) for r in read]
+        every[voice] = [vocoder.synthesize(u["cepstrum"], u["level"], i) for i, u in enumerate(made)]
+    return [(every[voice_of(i)][i], 24000) for i in range(len(texts))]
 
 
 def copy(args, texts, used: int = 4):
@@ -90,6 +104,7 @@ def make(case: str, args, texts):
         return barkd(args, texts, Path(case))
     return {
         "teacher": teacher,
+        "target": target,
         "copy": copy,
         "copy2": lambda a, t: copy(a, t, 2),
         "coarse": from_semantic,

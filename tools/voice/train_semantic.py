@@ -15,7 +15,7 @@ from design import LETTERS, MAX_TEXT, TEXT_ID, TEXT_OFFSET, TEXT_PAD, VOICES
 from recognise import distance
 from semantic import CONTINUATION, END, ONSET, Semantic, joint
 
-TOKENS = 4000  # positions of a batch
+TOKENS = 3000  # positions of a process's batch; two run
 POOL = 150_000  # tokens drawn at a time and sorted by length
 MIX_FIRST, MIX_LAST, MIX_BY = (0.50, 0.33, 0.17), (0.10, 0.15, 0.75), 0.35  # words, crops, sentences; last from this share on
 MEAN_LENGTH = (30, 52, 140)
@@ -217,7 +217,7 @@ def main() -> None:
             outputs = model(text, voice, inputs)
         loss, onset = loss_of(outputs, targets)
         run.update(loss, loss=loss, onset=onset)
-        if run.step % 500 == 0 or run.step == run.steps:
+        if training.RANK == 0 and (run.step % 500 == 0 or run.step == run.steps):
             model.eval()
             run.log(per_greedy=phone_error_rate(model, check, 0.0), per_sampled=phone_error_rate(model, check, 0.7))
             model.train()

@@ -1,6 +1,7 @@
 """What every training run shares: schedule, log, checkpoints that a later run goes on from."""
 
 import argparse
+import datetime
 import json
 import math
 import os
@@ -9,6 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
+
+# Two processes with one thread each, started with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, share a run: they average
+# their gradients, and the first one logs and saves.
+RANK, PROCESSES = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def arguments(description: str, steps: int) -> argparse.Namespace:
@@ -22,6 +28,8 @@ def arguments(description: str, steps: int) -> argparse.Namespace:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
+    if PROCESSES > 1:
+        dist.init_process_group("gloo", timeout=datetime.timedelta(hours=1))
     args.out.mkdir(parents=True, exist_ok=True)
     return args
 
@@ -32,7 +40,7 @@ class Run:
     A file named `steps` in the folder changes the number of steps of the schedule while the run goes on.
     """
 
-    def __init__(self, args, name: str, model, rate: float, betas, decay=0.0, warm=100, floor=0.03, save_every=500):
+    def __init__(self, args, name: str, model, rate: float, betas, decay=0.0, warm=100, floor=0.03, save_every=200):
         self.args, self.name, self.model, self.rate = args, name, model, rate
         self.warm, self.floor, self.save_every = warm, floor, save_every
         matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "layers" in n]
@@ -53,8 +61,8 @@ class Run:
             self.step, self.spent = state["step"], state["spent"]
             print(f"{name}: goes on at step {self.step}", flush=True)
         # After an interruption the draws differ from an uninterrupted run's; a run in one go repeats exactly.
-        self.rng = np.random.default_rng([args.seed, self.step])
-        torch.manual_seed(args.seed + self.step)
+        self.rng = np.random.default_rng([args.seed, self.step, RANK])
+        torch.manual_seed(args.seed + self.step + RANK)
         self.began = time.time()
         count = sum(p.numel() for p in model.parameters())
         print(f"{name}: {count / 1e6:.2f} M parameters, {self.steps} steps", flush=True)
@@ -81,11 +89,24 @@ class Run:
         override = self.args.out / "steps"
         if override.exists():
             self.steps = int(override.read_text())
+        if PROCESSES > 1:
+            steps = torch.tensor(self.steps)
+            dist.broadcast(steps, 0)
+            self.steps = int(steps)
+
+    def _average_gradients(self) -> None:
+        gradients = [p.grad for p in self.model.parameters()]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        for g, part in zip(gradients, (flat / PROCESSES).split([g.numel() for g in gradients]), strict=True):
+            g.copy_(part.view_as(g))
 
     def update(self, loss: torch.Tensor, /, **numbers) -> None:
         """One step down the loss; the numbers are averaged for the log."""
         self.optimizer.zero_grad()
         loss.backward()
+        if PROCESSES > 1:
+            self._average_gradients()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
@@ -100,12 +121,16 @@ class Run:
         return self.spent + time.time() - self.began
 
     def log(self, **numbers) -> None:
+        if RANK:
+            return
         row = {"step": self.step, "seconds": round(self.seconds(), 1)} | {k: round(v, 4) for k, v in numbers.items()}
         with self.log_path.open("a") as f:
             f.write(json.dumps(row) + "\n")
         print(" ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
     def save(self) -> None:
+        if RANK:
+            return
         state = {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
             "step": self.step, "spent": self.seconds(),
