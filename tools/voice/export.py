@@ -25,6 +25,8 @@ from train_coarse import silence
 
 # Sharper than trained: the temperatures that servers use by default (0.7, 0.7, 0.5) then make few slips.
 SHARPNESS = {"semantic": 1.6, "coarse": 1.6, "fine": 3.0}
+# It has seldom heard two sentences in a row and stops between them: servers cut texts by this, so that pieces are short.
+PIECE_TOKENS = 200
 VOICE_NAMES = {"slt": "slt", "rms": "rms"}
 
 
@@ -59,7 +61,7 @@ def generation_config() -> dict:
         "_from_model_config": False,
         "semantic_config": {
             "model_type": "semantic", "eos_token_id": design.EOS, "pad_token_id": design.EOS,
-            "semantic_pad_token": design.EOS, "max_new_tokens": design.MAX_SEMANTIC,
+            "semantic_pad_token": design.EOS, "max_new_tokens": PIECE_TOKENS,
             "text_encoding_offset": design.TEXT_OFFSET, "text_pad_token": design.TEXT_PAD,
             "semantic_infer_token": design.SEMANTIC_INFER, "semantic_vocab_size": design.SEMANTIC_VOCAB,
             "max_input_semantic_length": design.MAX_TEXT, "semantic_rate_hz": float(design.SEMANTIC_RATE),

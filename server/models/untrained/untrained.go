@@ -1,5 +1,5 @@
-// Package untrained writes a small model of the true architecture with random weights. It speaks noise, and serves as
-// the embedded default until a trained one exists, and as the model of the tests.
+// Package untrained writes a small model of the true architecture with random weights: it speaks noise. It is the
+// model of tests and benchmarks.
 package untrained
 
 import (
@@ -12,10 +12,10 @@ import (
 	"barkd/server/models/schema"
 )
 
-// Name is the id of the embedded default model.
+// Name is the id that the model gives itself: the default's, whose place it takes in tests.
 const Name = "barkd/tiny"
 
-// Config shapes a model; DefaultConfig is that of the embedded default.
+// Config shapes a model; DefaultConfig is that of the tests.
 type Config struct {
 	Schema schema.Config // voices are filled in from Voices
 	Voices []Voice
@@ -28,7 +28,7 @@ type Voice struct {
 	SemanticTokens int
 }
 
-// DefaultConfig returns the shape of the embedded default: every part of Bark, two layers each, small enough that
+// DefaultConfig returns the shape of the tests' model: every part of Bark, two layers each, small enough that
 // seconds of audio take a fraction of a second. It generates 2 to 5 s for any text.
 func DefaultConfig() Config {
 	const vocab, codes, extra = 256, 128, 16 // as 10000, 1024 and 48 in the real models
@@ -99,7 +99,7 @@ func BarkSmallConfig() Config {
 	return config
 }
 
-// Write writes the default model for the seed. The same seed gives the same bytes.
+// Write writes the tests' model for the seed. The same seed gives the same bytes.
 func Write(w io.Writer, seed uint64) error { return WriteConfig(w, seed, DefaultConfig()) }
 
 // WriteConfig writes a model of any shape.
