@@ -8,7 +8,7 @@ SOAK ?= 30m
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz model clean
+.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model clean
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
@@ -78,6 +78,10 @@ fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 
 soak: native ## the server's soak test, $(SOAK), under a memory limit where a cgroup can be made
 	@tools/soak $(SOAK)
+
+understood: build ## speak sentences with the embedded model and have a recogniser write them down
+	@tools/install-deps voice
+	@tools/voice/understood
 
 model: ## check the formal model of the model cache (cgo/cache/model)
 	@tools/check-model
