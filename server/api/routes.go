@@ -23,6 +23,8 @@ func (s *Server) Routes() []Route { return s.routes() }
 
 func (s *Server) routes() []Route {
 	return []Route{
+		{fiber.MethodGet, "/", s.page, sidePublic},
+		{fiber.MethodGet, "/web/*", s.asset, sidePublic},
 		{fiber.MethodPost, "/v1/audio/speech", s.speech, sidePublic},
 		{fiber.MethodGet, "/v1/audio/voices", s.voices, sidePublic},
 		{fiber.MethodGet, "/v1/models", s.models, sidePublic},
