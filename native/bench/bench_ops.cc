@@ -117,9 +117,9 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
                            " T=" + std::to_string(t) + " past=" + std::to_string(past) +
                            (causal ? " causal" : "");
   const double bytes = 2 * static_cast<double>((past + t) * n_embd * dtype_bytes(type));
+  const KvLayer layer{k.data(), v.data(), type, n_ctx, n_embd};
   b.report(name, 2 * keys * static_cast<double>(t * n_embd), b.roofs.f32, bytes, bytes, [&] {
-    b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd),
-                         KvLayer{k.data(), v.data(), type, n_ctx, n_embd},
+    b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), &layer,
                          Rows{t, slot.data(), pos.data()}, n_head, causal);
   });
 }

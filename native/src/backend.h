@@ -20,12 +20,12 @@ namespace barkrt {
 // Which sequence each row belongs to, and where in it.
 struct Rows {
   int64_t count = 0;
-  const int32_t* slot = nullptr;  // (count) cache slot
+  const int32_t* slot = nullptr;  // (count) index of the sequence among those of the call
   const int32_t* pos = nullptr;   // (count) position in the sequence, 0-based
 };
 
-// Keys and values of one layer: k and v are each (n_slot, n_head, n_ctx, head_dim), so that what
-// one head reads of a sequence lies in one stretch.
+// Keys and values of one layer of one sequence: k and v are each (n_head, n_ctx, head_dim), so that
+// what one head reads lies in one stretch.
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;
@@ -64,11 +64,12 @@ class Backend {
   // out[t][n] = sum_k x[t][k] * w[n][k] (+ bias[n]) (+ add[t][n]); f32 accumulation in an order
   // that depends on K alone. bias may be NULL; add.data may be NULL and may be out itself.
   virtual void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) = 0;
-  // qkv is (T, 3C): appends K and V of row t to (slot[t], pos[t]) of kv, then out[t] = softmax(q
-  // k^T / sqrt(D)) v over positions 0 .. pos[t] of its slot (causal), or over 0 .. n_ctx_used-1
-  // (not causal, n_ctx_used rows being this call's own: positions of one slot, each present once).
-  // Rows of one slot come in ascending position.
-  virtual void attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows,
+  // qkv is (T, 3C): writes K and V of row t to position pos[t] of kv[slot[t]], then out[t] =
+  // softmax(q k^T / sqrt(D)) v over positions 0 .. pos[t] of its slot (causal), or over 0 ..
+  // n_ctx_used-1 (not causal, n_ctx_used rows being this call's own: positions of one slot, each
+  // present once). kv, host memory, has as many entries as the slots need; they may differ in type
+  // and n_ctx. Rows of one slot come in ascending position.
+  virtual void attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
                          int64_t n_head, bool causal) = 0;
   virtual void gelu(View x) = 0;                // x/2 * (1 + erf(x / sqrt 2)), in place
   virtual void elu(View out, ConstView x) = 0;  // x > 0 ? x : exp(x) - 1; in place allowed

@@ -42,8 +42,8 @@ void StopFlag::check() const {
 }
 
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-                 const KvCache& kv, const GptInput& input, const Rows& rows, bool causal,
-                 int64_t first, const StopFlag& stop) {
+                 const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
+                 bool causal, int64_t first, const StopFlag& stop) {
   const int64_t n_rows = rows.count;
   const int64_t n_embd = weights.n_embd;
   const int64_t n_layer = static_cast<int64_t>(weights.blocks.size());
@@ -53,6 +53,7 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
   const View h = view(scratch.h, n_rows, n_embd);
   const View qkv = view(scratch.wide, n_rows, 3 * n_embd);
   const View hidden = view(scratch.wide, n_rows, 4 * n_embd);
+  std::vector<KvLayer> layers(caches.size());
 
   backend.embed(x, input.ids, input.tables, input.n_tables, &weights.wpe, rows.pos);
   for (int64_t i = 0; i < n_layer; ++i) {
@@ -60,7 +61,8 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
     const BlockWeights& w = weights.blocks[i];
     backend.layernorm(h, x, w.ln_1.weight, w.ln_1.bias);
     backend.linear(qkv, h, w.c_attn.weight, w.c_attn.bias, {});
-    backend.attention(h, qkv, kv.layer(i), rows, weights.n_head, causal);
+    for (size_t slot = 0; slot < caches.size(); ++slot) layers[slot] = caches[slot].layer(i);
+    backend.attention(h, qkv, layers.data(), rows, weights.n_head, causal);
 
     // Nobody reads the last block's other rows.
     const int64_t from = i == n_layer - 1 ? first : 0;
@@ -99,7 +101,7 @@ void Sequence::feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, 
   BARKRT_CHECK(n_rows >= 1 && n_rows <= scratch_.max_rows && n_past_ + n_rows <= kv_.n_ctx);
   for (int64_t t = 0; t < n_rows; ++t) positions_[t] = static_cast<int32_t>(n_past_ + t);
   last_row_ = n_rows - 1;
-  gpt_forward(backend_, weights_, scratch_, kv_, {ids, tables, n_tables},
+  gpt_forward(backend_, weights_, scratch_, {kv_}, {ids, tables, n_tables},
               {n_rows, slots_.data(), positions_.data()}, true, last_row_, stop_);
   n_past_ += n_rows;
 }

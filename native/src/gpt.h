@@ -39,17 +39,16 @@ struct GptWeights {
   int64_t n_embd = 0;
 };
 
-// Keys and values of every layer in one block of device memory, borrowed.
+// One sequence's keys and values of every layer, in one block of device memory, borrowed.
 struct KvCache {
   std::byte* base = nullptr;
   DType type = DType::F16;  // F16 or F32
   int64_t n_layer = 0;      // 1 for a stage without a cache: all layers overwrite the same rows
-  int64_t n_slot = 0;
   int64_t n_ctx = 0;
   int64_t n_embd = 0;
 
   // K or V of one layer.
-  int64_t half_bytes() const { return buffer_bytes(n_slot * n_ctx * n_embd * dtype_bytes(type)); }
+  int64_t half_bytes() const { return buffer_bytes(n_ctx * n_embd * dtype_bytes(type)); }
   int64_t bytes() const { return 2 * n_layer * half_bytes(); }
   KvLayer layer(int64_t i) const;
 };
@@ -83,19 +82,20 @@ struct GptInput {
   int64_t n_tables = 0;
 };
 
-// Runs all blocks over the rows, which may belong to several sequences (ascending positions within
-// a slot). Causal: K and V are appended to the cache and each row sees its slot up to itself.
-// Otherwise the rows are one whole sequence and see each other. The result is scratch.x, valid from
-// row `first` on: the rows before it only serve as keys. Looks at `stop` before every block.
+// Runs all blocks over the rows, which may belong to several sequences: slot[t] is an index into
+// `caches` (ascending positions within a slot). Causal: K and V are appended to the row's cache and
+// each row sees its sequence up to itself. Otherwise the rows are one whole sequence and see each
+// other. The result is scratch.x, valid from row `first` on: the rows before it only serve as keys.
+// Looks at `stop` before every block.
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-                 const KvCache& kv, const GptInput& input, const Rows& rows, bool causal,
-                 int64_t first, const StopFlag& stop);
+                 const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
+                 bool causal, int64_t first, const StopFlag& stop);
 
 // Final norm of rows first .. first+count-1 of scratch.x, into scratch.h.
 ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                          int64_t first, int64_t count);
 
-// One growing sequence in slot 0 of a causal stage's cache.
+// One growing sequence of a causal stage.
 class Sequence {
  public:
   Sequence(Backend& backend, const GptWeights& weights, const GptScratch& scratch,

@@ -45,12 +45,12 @@ SessionMemory SessionMemory::plan(const Config& config, DType kv_type) {
   const FineConfig& f = config.fine;
   SessionMemory m;
   m.semantic.scratch = GptScratch::plan(s.gpt.n_embd, s.max_input_length + 1, 1, s.gpt.n_vocab_out);
-  m.semantic.kv = {nullptr, kv_type, s.gpt.n_layer, 1, s.n_ctx(), s.gpt.n_embd};
+  m.semantic.kv = {nullptr, kv_type, s.gpt.n_layer, s.n_ctx(), s.gpt.n_embd};
   m.coarse.scratch = GptScratch::plan(c.gpt.n_embd, c.max_prompt(), 1, c.gpt.n_vocab_out);
-  m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, 1, c.n_ctx(), c.gpt.n_embd};
+  m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, c.n_ctx(), c.gpt.n_embd};
   m.fine.scratch =
       GptScratch::plan(f.gpt.n_embd, f.input_length, f.input_length, config.codebook_size);
-  m.fine.kv = {nullptr, DType::F32, 1, 1, f.input_length, f.gpt.n_embd};
+  m.fine.kv = {nullptr, DType::F32, 1, f.input_length, f.gpt.n_embd};
   m.codec = CodecPlan::make(config.codec);
   return m;
 }

@@ -12,18 +12,18 @@ using namespace reference;
 class Attention : public EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(Attention);
 
-// A cache of some slots in either type, readable as doubles.
+// One sequence's cache in either type, readable as doubles.
 struct Cache {
-  Cache(DType cache_type, int64_t n_slot, int64_t n_ctx, int64_t n_embd, int64_t heads)
+  Cache(DType cache_type, int64_t n_ctx, int64_t n_embd, int64_t heads)
       : type(cache_type),
         n_head(heads),
-        k(static_cast<size_t>(n_slot * n_ctx * n_embd * dtype_bytes(cache_type))),
+        k(static_cast<size_t>(n_ctx * n_embd * dtype_bytes(cache_type))),
         v(k.size()),
         layer{k.data(), v.data(), cache_type, n_ctx, n_embd} {}
 
-  double value(const std::vector<std::byte>& bytes, int64_t slot, int64_t pos, int64_t c) const {
+  double value(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
     const int64_t head_dim = layer.n_embd / n_head;
-    const int64_t row = (slot * n_head + c / head_dim) * layer.n_ctx + pos;
+    const int64_t row = c / head_dim * layer.n_ctx + pos;
     const int64_t i = (row * head_dim + c % head_dim) * dtype_bytes(type);
     uint16_t half;
     float full;
@@ -39,8 +39,14 @@ struct Cache {
   KvLayer layer;
 };
 
+std::vector<KvLayer> layers(const std::vector<std::unique_ptr<Cache>>& caches) {
+  std::vector<KvLayer> all;
+  for (const auto& cache : caches) all.push_back(cache->layer);
+  return all;
+}
+
 // One row's attention from the cache's own numbers.
-Doubles attend(const Cache& cache, int64_t slot, int64_t n_keys, const float* q, int64_t n_head) {
+Doubles attend(const Cache& cache, int64_t n_keys, const float* q, int64_t n_head) {
   const int64_t n_embd = cache.layer.n_embd, head_dim = n_embd / n_head;
   Doubles out(static_cast<size_t>(n_embd));
   for (int64_t h = 0; h < n_head; ++h) {
@@ -49,14 +55,14 @@ Doubles attend(const Cache& cache, int64_t slot, int64_t n_keys, const float* q,
     for (int64_t j = 0; j < n_keys; ++j) {
       double score = 0;
       for (int64_t d = h * head_dim; d < (h + 1) * head_dim; ++d)
-        score += static_cast<double>(q[d]) * cache.value(cache.k, slot, j, d);
+        score += static_cast<double>(q[d]) * cache.value(cache.k, j, d);
       weights.push_back(std::exp(score / std::sqrt(static_cast<double>(head_dim))));
       total += weights.back();
     }
     for (int64_t j = 0; j < n_keys; ++j)
       for (int64_t d = h * head_dim; d < (h + 1) * head_dim; ++d)
         out[static_cast<size_t>(d)] +=
-            weights[static_cast<size_t>(j)] / total * cache.value(cache.v, slot, j, d);
+            weights[static_cast<size_t>(j)] / total * cache.value(cache.v, j, d);
   }
   return out;
 }
@@ -76,21 +82,21 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
                " heads=" + std::to_string(c.n_head) + " D=" + std::to_string(c.head_dim) +
                " T=" + std::to_string(c.rows));
   const int64_t n_embd = c.n_head * c.head_dim;
-  Cache cache(type, 2, c.rows + 1, n_embd, c.n_head);
+  Cache cache(type, c.rows + 1, n_embd, c.n_head);
   const Floats qkv = normal(c.rows * 3 * n_embd, 21);
   Floats out(static_cast<size_t>(c.rows * n_embd), NAN);
-  std::vector<int32_t> slot(static_cast<size_t>(c.rows), 1), pos;
+  std::vector<int32_t> slot(static_cast<size_t>(c.rows), 0), pos;
   for (int32_t t = 0; t < c.rows; ++t) pos.push_back(t);
-  backend.attention(view(out.data(), c.rows, n_embd), read(qkv, c.rows, 3 * n_embd), cache.layer,
+  backend.attention(view(out.data(), c.rows, n_embd), read(qkv, c.rows, 3 * n_embd), &cache.layer,
                     {c.rows, slot.data(), pos.data()}, c.n_head, causal);
   for (int64_t t = 0; t < c.rows; ++t) {
     const float* row = qkv.data() + t * 3 * n_embd;
     for (int64_t i = 0; i < n_embd; ++i) {  // half a unit in the last place of a half: 2^-11
       const double k = static_cast<double>(row[n_embd + i]);
       const double tolerance = type == DType::F16 ? std::fabs(k) * 0x1p-11 + 0x1p-25 : 0;
-      ASSERT_NEAR(cache.value(cache.k, 1, t, i), k, tolerance);
+      ASSERT_NEAR(cache.value(cache.k, t, i), k, tolerance);
     }
-    const Doubles expected = attend(cache, 1, causal ? t + 1 : c.rows, row, c.n_head);
+    const Doubles expected = attend(cache, causal ? t + 1 : c.rows, row, c.n_head);
     for (int64_t i = 0; i < n_embd; ++i)
       ASSERT_NEAR(out[static_cast<size_t>(t * n_embd + i)], expected[static_cast<size_t>(i)],
                   attention_bound(c.head_dim))
@@ -116,12 +122,12 @@ TEST_P(Attention, StepsEqualPrefill) {
   for (const DType type : {DType::F16, DType::F32}) {
     Floats whole;
     for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
-      Cache cache(type, 1, total, n_embd, n_head);
+      Cache cache(type, total, n_embd, n_head);
       Floats out(static_cast<size_t>(total * n_embd));
       for (int64_t t = 0; t < total; t += piece) {
         const int64_t n = std::min(piece, total - t);
         backend->attention(view(out.data() + t * n_embd, n, n_embd),
-                           read(qkv, total, 3 * n_embd).slice(t, n), cache.layer,
+                           read(qkv, total, 3 * n_embd).slice(t, n), &cache.layer,
                            {n, slot.data() + t, pos.data() + t}, n_head, true);
       }
       if (whole.empty()) whole = out;
@@ -131,26 +137,43 @@ TEST_P(Attention, StepsEqualPrefill) {
   }
 }
 
-// Rows of three sequences, interleaved in one call, get what each gets alone; other slots stay
-// untouched.
-TEST_P(Attention, SlotsMayBeMixedInOneCall) {
-  const int64_t n_head = 2, n_embd = 32, steps = 40;
-  const Floats qkv = normal(3 * steps * 3 * n_embd, 23);
-  Cache mixed(DType::F16, 4, steps, n_embd, n_head), alone(DType::F16, 4, steps, n_embd, n_head);
+// Rows of sequences whose caches differ in place, type and length, interleaved in one call, get the
+// exact attention over their own cache, and the bits that each gets alone.
+TEST_P(Attention, SequencesMayBeMixedInOneCall) {
+  const int64_t n_head = 2, n_embd = 2 * 24, steps = 40, n_slot = 4;
+  const auto make = [&] {
+    std::vector<std::unique_ptr<Cache>> caches;
+    for (int64_t s = 0; s < n_slot; ++s)
+      caches.push_back(
+          std::make_unique<Cache>(s % 2 ? DType::F32 : DType::F16, steps + 3 * s, n_embd, n_head));
+    return caches;
+  };
+  const auto mixed = make(), alone = make();
   std::vector<int32_t> slot, pos;
   for (int32_t t = 0; t < steps; ++t)
-    for (int32_t s = 0; s < 3; ++s) slot.push_back(s + (s == 2)), pos.push_back(t);
-  const int64_t rows = 3 * steps;
+    for (const int32_t s : {3, 0, 1})
+      if ((t + s) % 5 != 0) slot.push_back(s), pos.push_back(t - (t + s) / 5);
+  const int64_t rows = static_cast<int64_t>(slot.size());
+  const Floats qkv = normal(rows * 3 * n_embd, 23);
   Floats out(static_cast<size_t>(rows * n_embd)), one(static_cast<size_t>(n_embd));
-  backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), mixed.layer,
-                     {rows, slot.data(), pos.data()}, n_head, true);
+  backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
+                     layers(mixed).data(), {rows, slot.data(), pos.data()}, n_head, true);
   for (int64_t t = 0; t < rows; ++t) {
+    const Cache& cache = *alone[static_cast<size_t>(slot[static_cast<size_t>(t)])];
+    const int32_t only = 0, at = pos[static_cast<size_t>(t)];
     backend->attention(view(one.data(), 1, n_embd), read(qkv, rows, 3 * n_embd).slice(t, 1),
-                       alone.layer, {1, slot.data() + t, pos.data() + t}, n_head, true);
+                       &cache.layer, {1, &only, &at}, n_head, true);
     ASSERT_EQ(0, std::memcmp(one.data(), out.data() + t * n_embd, one.size() * 4)) << "row " << t;
+    const Doubles expected = attend(cache, at + 1, qkv.data() + t * 3 * n_embd, n_head);
+    for (int64_t i = 0; i < n_embd; ++i)
+      ASSERT_NEAR(one[static_cast<size_t>(i)], expected[static_cast<size_t>(i)],
+                  attention_bound(n_embd / n_head));
   }
-  EXPECT_EQ(mixed.k, alone.k);
-  for (int64_t i = 0; i < n_embd; ++i) EXPECT_EQ(mixed.value(mixed.k, 2, 0, i), 0);
+  for (size_t s = 0; s < n_slot; ++s) {
+    EXPECT_EQ(mixed[s]->k, alone[s]->k) << s;
+    EXPECT_EQ(mixed[s]->v, alone[s]->v) << s;
+  }
+  EXPECT_EQ(mixed[2]->k, std::vector<std::byte>(mixed[2]->k.size())) << "not in the call";
 }
 
 TEST_P(Attention, BitsDoNotDependOnThreads) {
@@ -162,10 +185,10 @@ TEST_P(Attention, BitsDoNotDependOnThreads) {
   for (const bool causal : {true, false}) {
     Floats first;
     for (const int threads : {1, 2, 3, 8}) {
-      Cache cache(DType::F16, 1, rows, n_embd, n_head);
+      Cache cache(DType::F16, rows, n_embd, n_head);
       Floats out(static_cast<size_t>(rows * n_embd));
       with_threads(threads)->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
-                                       cache.layer, {rows, slot.data(), pos.data()}, n_head,
+                                       &cache.layer, {rows, slot.data(), pos.data()}, n_head,
                                        causal);
       if (first.empty()) first = out;
       EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
@@ -176,7 +199,7 @@ TEST_P(Attention, BitsDoNotDependOnThreads) {
 // Large scores must not overflow: the maximum is subtracted first.
 TEST_P(Attention, LargeScoresPickTheLargest) {
   const int64_t n_embd = 8;
-  Cache cache(DType::F32, 1, 3, n_embd, 1);
+  Cache cache(DType::F32, 3, n_embd, 1);
   Floats qkv(static_cast<size_t>(3 * 3 * n_embd)), out(static_cast<size_t>(3 * n_embd));
   for (int64_t t = 0; t < 3; ++t) {
     qkv[static_cast<size_t>(t * 3 * n_embd)] = 1000;                                    // q
@@ -184,7 +207,7 @@ TEST_P(Attention, LargeScoresPickTheLargest) {
     qkv[static_cast<size_t>(t * 3 * n_embd + 2 * n_embd)] = static_cast<float>(t + 1);  // v
   }
   const int32_t slot[3] = {0, 0, 0}, pos[3] = {0, 1, 2};
-  backend->attention(view(out.data(), 3, n_embd), read(qkv, 3, 3 * n_embd), cache.layer,
+  backend->attention(view(out.data(), 3, n_embd), read(qkv, 3, 3 * n_embd), &cache.layer,
                      {3, slot, pos}, 1, true);
   EXPECT_EQ(out[0], 1.0f);
   EXPECT_EQ(out[static_cast<size_t>(n_embd)], 2.0f);
@@ -201,24 +224,24 @@ TEST_P(Attention, CacheRoundsToNearestEven) {
                            0x1p-24f,     0x1p-23f, 0.0f,         0x1p-24f,       0.0f,     -0.0f,
                            0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
   const int64_t n = static_cast<int64_t>(values.size());
-  Cache cache(DType::F16, 1, 1, n, 1);
+  Cache cache(DType::F16, 1, n, 1);
   Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
   std::copy(values.begin(), values.end(), qkv.begin() + n);
   const int32_t zero = 0;
-  backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), cache.layer, {1, &zero, &zero}, 1,
-                     true);
+  backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
+                     1, true);
   for (int64_t i = 0; i < n; ++i)
-    EXPECT_EQ(cache.value(cache.k, 0, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
+    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
         << values[static_cast<size_t>(i)];
 }
 
 TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {
   const auto backend = make_cpu_backend(1);
-  Cache cache(DType::F32, 1, 2, 4, 1);
+  Cache cache(DType::F32, 2, 4, 1);
   Floats qkv(12), out(4);
   const int32_t slot = 0, pos = 2;
   try {
-    backend->attention(view(out.data(), 1, 4), read(qkv, 1, 12), cache.layer, {1, &slot, &pos}, 1,
+    backend->attention(view(out.data(), 1, 4), read(qkv, 1, 12), &cache.layer, {1, &slot, &pos}, 1,
                        true);
     FAIL() << "wrote position 2 of 2";
   } catch (const Error& e) {

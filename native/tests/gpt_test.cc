@@ -90,12 +90,12 @@ Rows64 reference_forward(const GptWeights& w, const std::vector<int32_t>& ids, i
   return norm(x, w.ln_f);
 }
 
-// Scratch and cache of their own, for any number of slots.
+// Scratch and cache of one sequence.
 struct Memory {
-  Memory(Backend& backend, const GptWeights& w, int64_t n_rows, int64_t n_slot, int64_t n_ctx,
+  Memory(Backend& backend, const GptWeights& w, int64_t n_rows, int64_t n_ctx,
          DType type = DType::F32) {
     scratch = GptScratch::plan(w.n_embd, n_rows, n_rows, w.lm_head[0].rows);
-    kv = {nullptr, type, static_cast<int64_t>(w.blocks.size()), n_slot, n_ctx, w.n_embd};
+    kv = {nullptr, type, static_cast<int64_t>(w.blocks.size()), n_ctx, w.n_embd};
     buffer = Buffer(backend, account, Category::Activations, scratch.bytes() + kv.bytes());
     auto* base = static_cast<std::byte*>(buffer.data());
     scratch.place(base);
@@ -122,10 +122,10 @@ TEST(Gpt, CausalForwardEqualsThePlainOne) {
     const GptWeights& w = m.model->weights().coarse;
     const std::vector<int32_t> ids = some_ids(40, config.coarse.gpt.n_vocab_in);
     const Rows64 expected = reference_forward(w, ids, 1, true);
-    Memory memory(m.model->backend(), w, 40, 1, 40);
+    Memory memory(m.model->backend(), w, 40, 40);
     std::vector<int32_t> slots(40, 0), positions(40);
     std::iota(positions.begin(), positions.end(), 0);
-    gpt_forward(m.model->backend(), w, memory.scratch, memory.kv, {ids.data(), w.wte.data(), 1},
+    gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv}, {ids.data(), w.wte.data(), 1},
                 {40, slots.data(), positions.data()}, true, 0, {});
     const ConstView h = gpt_final_norm(m.model->backend(), w, memory.scratch, 0, 40);
     for (int64_t t = 0; t < 40; ++t)
@@ -139,7 +139,7 @@ TEST(Gpt, FineForwardEqualsThePlainOneForEachNumberOfCodebooks) {
     const SyntheticModel m = synthetic_model(config);
     const GptWeights& w = m.model->weights().fine;
     const int64_t n = config.fine.input_length;
-    Memory memory(m.model->backend(), w, n, 1, n);
+    Memory memory(m.model->backend(), w, n, n);
     memory.kv.n_layer = 1;
     std::vector<int32_t> slots(n, 0), positions(n);
     std::iota(positions.begin(), positions.end(), 0);
@@ -147,7 +147,7 @@ TEST(Gpt, FineForwardEqualsThePlainOneForEachNumberOfCodebooks) {
       const std::vector<int32_t> ids = some_ids(tables * n, config.codebook_size + 1);
       const Rows64 expected = reference_forward(w, ids, tables, false);
       const int64_t first = n / 3;
-      gpt_forward(m.model->backend(), w, memory.scratch, memory.kv,
+      gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv},
                   {ids.data(), w.wte.data(), tables}, {n, slots.data(), positions.data()}, false,
                   first, {});
       const ConstView h = gpt_final_norm(m.model->backend(), w, memory.scratch, first, n - first);
@@ -165,7 +165,7 @@ TEST(Gpt, StepsEqualOnePrefillBitForBit) {
     const GptWeights& w = m.model->weights().semantic;
     const int64_t n = config.semantic.gpt.block_size;
     const std::vector<int32_t> ids = some_ids(n, config.semantic.gpt.n_vocab_in);
-    Memory steps(m.model->backend(), w, n, 1, n, type), whole(m.model->backend(), w, n, 1, n, type);
+    Memory steps(m.model->backend(), w, n, n, type), whole(m.model->backend(), w, n, n, type);
     Sequence by_steps(m.model->backend(), w, steps.scratch, steps.kv, {});
     for (int64_t t = 0; t < n; ++t) {
       by_steps.feed(&ids[t], w.wte.data(), 1, 1);
@@ -184,7 +184,7 @@ TEST(Gpt, ARewoundSequenceContinuesAsIfItHadNeverGoneOn) {
   const SyntheticModel m = synthetic_model(config);
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(30, 140), other = some_ids(10, 140, 77);
-  Memory memory(m.model->backend(), w, 30, 1, 64), fresh_memory(m.model->backend(), w, 30, 1, 64);
+  Memory memory(m.model->backend(), w, 30, 64), fresh_memory(m.model->backend(), w, 30, 64);
   Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
   sequence.feed(ids.data(), w.wte.data(), 1, 30);
   sequence.rewind(20);
@@ -206,7 +206,7 @@ TEST(Gpt, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
   std::vector<std::vector<float>> alone;
   for (int32_t slot = 0; slot < 3; ++slot) {
     const std::vector<int32_t> own = some_ids(lengths[slot], 200, 11 * slot);
-    Memory memory(m.model->backend(), w, 20, 1, 24);
+    Memory memory(m.model->backend(), w, 20, 24, slot == 2 ? DType::F16 : DType::F32);
     Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
     sequence.feed(own.data(), w.wte.data(), 1, lengths[slot]);
     alone.push_back(to_vector(sequence.logits(w.lm_head.data(), 1)));
@@ -216,9 +216,10 @@ TEST(Gpt, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
       positions.push_back(t);
     }
   }
-  Memory memory(m.model->backend(), w, 34, 3, 24);
-  gpt_forward(m.model->backend(), w, memory.scratch, memory.kv, {ids.data(), w.wte.data(), 1},
-              {34, slots.data(), positions.data()}, true, 0, {});
+  Memory memory(m.model->backend(), w, 34, 24), second(m.model->backend(), w, 1, 24),
+      third(m.model->backend(), w, 1, 24, DType::F16);
+  gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv, second.kv, third.kv},
+              {ids.data(), w.wte.data(), 1}, {34, slots.data(), positions.data()}, true, 0, {});
   int64_t last = -1;
   for (int slot = 0; slot < 3; ++slot) {
     last += lengths[slot];
@@ -234,7 +235,7 @@ TEST(Gpt, HeadSlicesGiveTheLogitsOfTheWholeHead) {
   const SyntheticModel m = synthetic_model(config);
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(9, 140);
-  Memory memory(m.model->backend(), w, 9, 1, 9);
+  Memory memory(m.model->backend(), w, 9, 9);
   Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
   sequence.feed(ids.data(), w.wte.data(), 1, 9);
   const std::vector<float> all = to_vector(sequence.logits(w.lm_head.data(), 1));
@@ -250,7 +251,7 @@ TEST(Gpt, NoPositionPastTheContextIsEverFed) {
   const SyntheticModel m = synthetic_model(config);
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(12, 140);
-  Memory memory(m.model->backend(), w, 12, 1, 10);
+  Memory memory(m.model->backend(), w, 12, 10);
   Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
   EXPECT_THROW(sequence.feed(ids.data(), w.wte.data(), 1, 12), Error);
   sequence.feed(ids.data(), w.wte.data(), 1, 10);
@@ -261,7 +262,7 @@ TEST(Gpt, StopsBetweenBlocks) {
   const SyntheticModel m = synthetic_model(small_config());
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(4, 140);
-  Memory memory(m.model->backend(), w, 4, 1, 4);
+  Memory memory(m.model->backend(), w, 4, 4);
   const std::atomic<bool> flag{true};
   Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {&flag});
   try {

@@ -118,7 +118,7 @@ TEST_P(Linear, RowBitsDoNotDependOnNeighbours) {
     const Weights w(type, n, k, 7);
     Floats whole(static_cast<size_t>(most * n));
     backend->linear(view(whole.data(), most, n), read(x, most, k), w.matrix, bias.data(), {});
-    for (const int64_t count : {1, 2, 3, 4, 5, 13, 50}) {
+    for (const int64_t count : {1, 2, 3, 4, 5, 13, 16, 50}) {
       Floats part(static_cast<size_t>(count * n));
       for (int64_t first = 0; first + count <= most; first += count) {
         backend->linear(view(part.data(), count, n), read(x, most, k).slice(first, count), w.matrix,

@@ -191,7 +191,7 @@ TEST_F(Parity, FineLogitsOfTheFirstPass) {
       }
     Backend& backend = r.model.backend();
     const StageMemory& m = r.memory.fine;
-    gpt_forward(backend, weights().fine, m.scratch, m.kv,
+    gpt_forward(backend, weights().fine, m.scratch, {m.kv},
                 {ids.data(), weights().fine.wte.data(), 3}, {n, slots.data(), positions.data()},
                 false, 0, {});
     const ConstView hidden = gpt_final_norm(backend, weights().fine, m.scratch, 0, 1);

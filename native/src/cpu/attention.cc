@@ -31,39 +31,46 @@ std::vector<RowGroup> group_rows(const Rows& rows) {
   return groups;
 }
 
-void check_rows(const KvLayer& kv, const Rows& rows, bool causal) {
+void check_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bool causal) {
   for (int64_t t = 0; t < rows.count; ++t) {
-    BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0 && rows.pos[t] < kv.n_ctx);
+    BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0);
+    const KvLayer& layer = kv[rows.slot[t]];
+    BARKRT_CHECK(rows.pos[t] < layer.n_ctx && layer.n_embd == n_embd);
+    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32);
     BARKRT_CHECK(causal || (rows.slot[t] == rows.slot[0] && rows.pos[t] < rows.count));
   }
 }
 
+// Position `pos` of one head's keys or values.
+std::byte* cache_row(const KvLayer& layer, void* half, int64_t head, int64_t pos,
+                     int64_t head_dim) {
+  return static_cast<std::byte*>(half) +
+         (head * layer.n_ctx + pos) * head_dim * dtype_bytes(layer.type);
+}
+
 }  // namespace
 
-void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows,
+void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
                            int64_t n_head, bool causal) {
-  const int64_t n_embd = kv.n_embd;
+  const int64_t n_embd = out.cols;
   BARKRT_CHECK(rows.count == out.rows && rows.count == qkv.rows);
-  BARKRT_CHECK(out.cols == n_embd && qkv.cols == 3 * n_embd && n_head > 0);
-  BARKRT_CHECK(n_embd % n_head == 0 && (kv.type == DType::F16 || kv.type == DType::F32));
-  check_rows(kv, rows, causal);
+  BARKRT_CHECK(qkv.cols == 3 * n_embd && n_head > 0 && n_embd % n_head == 0);
+  check_rows(kv, rows, n_embd, causal);
 
   const int64_t head_dim = n_embd / n_head;
-  const int64_t bytes = dtype_bytes(kv.type);
-  const auto cache_row = [&](void* cache, int64_t slot, int64_t head, int64_t pos) {
-    return static_cast<std::byte*>(cache) +
-           ((slot * n_head + head) * kv.n_ctx + pos) * head_dim * bytes;
-  };
   pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t)
+    for (int64_t t = begin; t < end; ++t) {
+      const KvLayer& layer = kv[rows.slot[t]];
       for (int64_t i = 0; i < 2 * n_head; ++i) {
         const float* src = qkv.row(t) + n_embd + i * head_dim;  // keys of all heads, then values
-        std::byte* dst = cache_row(i < n_head ? kv.k : kv.v, rows.slot[t], i % n_head, rows.pos[t]);
-        if (kv.type == DType::F16)
+        std::byte* dst =
+            cache_row(layer, i < n_head ? layer.k : layer.v, i % n_head, rows.pos[t], head_dim);
+        if (layer.type == DType::F16)
           kernels_.to_f16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
         else
           std::memcpy(dst, src, static_cast<size_t>(head_dim) * sizeof(float));
       }
+    }
   });
 
   const std::vector<RowGroup> groups = group_rows(rows);
@@ -76,16 +83,16 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer& kv, const Row
       int32_t n_keys[kAttentionRows];
       for (int64_t r = 0; r < group.count; ++r)
         n_keys[r] = causal ? rows.pos[group.first + r] + 1 : static_cast<int32_t>(rows.count);
-      const int64_t slot = rows.slot[group.first];
+      const KvLayer& layer = kv[rows.slot[group.first]];
       const ScratchPool::Lease scratch = scratch_.take(
           attention_scratch_floats(n_keys[group.count - 1], head_dim) * int64_t{sizeof(float)});
       AttentionTile tile = {};
       tile.out = out.row(group.first) + column, tile.out_stride = out.stride;
       tile.q = qkv.row(group.first) + column, tile.q_stride = qkv.stride;
       tile.n_keys = n_keys, tile.rows = group.count;
-      tile.k = cache_row(kv.k, slot, head, 0);
-      tile.v = cache_row(kv.v, slot, head, 0);
-      tile.type = static_cast<int32_t>(kv.type), tile.kv_stride = head_dim;
+      tile.k = cache_row(layer, layer.k, head, 0, head_dim);
+      tile.v = cache_row(layer, layer.v, head, 0, head_dim);
+      tile.type = static_cast<int32_t>(layer.type), tile.kv_stride = head_dim;
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
       tile.scratch = static_cast<float*>(scratch.data());
       kernels_.attention(tile);

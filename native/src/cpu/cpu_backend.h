@@ -32,7 +32,7 @@ class CpuBackend final : public Backend {
              const Matrix* wpe, const int32_t* pos) override;
   void layernorm(View out, ConstView x, const float* gamma, const float* beta) override;
   void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) override;
-  void attention(View out, ConstView qkv, const KvLayer& kv, const Rows& rows, int64_t n_head,
+  void attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows, int64_t n_head,
                  bool causal) override;
   void gelu(View x) override;
   void elu(View out, ConstView x) override;
