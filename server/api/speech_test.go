@@ -65,7 +65,7 @@ func TestAACIsMadeByFFmpeg(t *testing.T) {
 
 func TestSpeedShortensTheAudio(t *testing.T) {
 	s := newSite(t)
-	text := strings.Repeat("a", 2400) // a second
+	text := strings.Repeat("a", 24000/speechtest.SamplesPerRune) // a second
 	var lengths []int
 	for _, how := range []string{`"stream_format":"audio",`, ""} {
 		r := s.speak(t, `{"model":"suno/bark","input":"`+text+`","rules":"hf","response_format":"pcm",`+how+`"speed":2}`)
@@ -125,8 +125,8 @@ func TestEverySpeechFieldReachesTheRuntime(t *testing.T) {
 func TestTenKilobytesOfTextAreSpoken(t *testing.T) {
 	s := newSite(t)
 	text := strings.Repeat("The quick brown fox jumps over the lazy dog and walks home. ", 170)
-	r := s.speak(t, `{"model":"suno/bark","input":"`+text+`"}`)
-	require.Equal(t, 200, r.status, "%s", r.body)
+	r := s.speak(t, `{"model":"suno/bark","response_format":"pcm","input":"`+text+`"}`)
+	require.Equal(t, 200, r.status, "%s", r.body[:min(len(r.body), 200)])
 	assert.Equal(t, "170", r.header.Get("X-Barkd-Pieces"))
 }
 

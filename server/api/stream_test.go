@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -227,8 +228,9 @@ func TestShutdownBreaksStreamsOffAfterTheGrace(t *testing.T) {
 	s.served = nil
 }
 
-// lateAudio is longer than the first piece plays with its silence, 0.29 s: the player must really run out.
-const lateAudio = 350 * time.Millisecond
+// lateAudio is longer than the first piece plays at four times the pace, with its silence, 1.53 s: the player must
+// really run out.
+const lateAudio = 1600 * time.Millisecond
 
 func TestLateAudioIsCounted(t *testing.T) {
 	s := newSite(t)
@@ -236,8 +238,27 @@ func TestLateAudioIsCounted(t *testing.T) {
 		<-time.After(lateAudio)
 		return nil
 	})
-	require.Equal(t, 200, s.speak(t, long(`,"response_format":"pcm"`)).status)
+	require.Equal(t, 200, s.speak(t, long(`,"response_format":"pcm","speed":4`)).status)
 	assert.Contains(t, string(s.do(t, "GET", "/metrics", "").body), "bark_stream_underruns_total 1")
+}
+
+func TestStreamThatCannotBeFedIsHeldBack(t *testing.T) {
+	s := newSite(t)
+	s.model.Rune = 10 // 37 ms a piece
+	const late = 50 * time.Millisecond
+	s.model.Work = func(context.Context, cgo.Request) error {
+		<-time.After(late)
+		return nil
+	}
+	resp := s.open(t, long(`,"response_format":"pcm"`))
+	require.Equal(t, 200, resp.StatusCode)
+	held, err := strconv.ParseFloat(resp.Header.Get("X-Barkd-Held-Seconds"), 64)
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, held, 2*late.Seconds(), "until the audio of the last piece comes")
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	assert.Len(t, body, 2*(3*len(sentence)*10+2*silentSamples))
+	assert.Contains(t, string(s.do(t, "GET", "/metrics", "").body), "bark_stream_underruns_total 0")
 }
 
 type speechEvent struct {

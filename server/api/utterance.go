@@ -32,11 +32,14 @@ type utterance struct {
 	to    *io.PipeWriter
 
 	start    speech.Start
+	held     time.Duration // the first audio of a stream waited for more
+	starves  bool          // the stream began with less than its listener needs
 	streamed bool
 	stage    string
 	encoder  audio.Encoder // of a stream, from its first audio on
-	player   player
-	pcm      []float32 // of an answer that is sent whole
+	listener speech.Listener
+	playing  bool      // a stream's audio is passed on as it comes
+	pcm      []float32 // of an answer that is sent whole, or held back for the listener
 	result   speech.Result
 	err      error
 }
@@ -72,7 +75,7 @@ func (u *utterance) speak() (err error) {
 	}()
 	sink := speech.Sink{Start: u.begin, Audio: u.audio, Progress: func(at speech.Progress) error {
 		u.stage = at.Stage.String()
-		return nil
+		return u.playHeld()
 	}}
 	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
 		err = u.finish()
@@ -96,23 +99,54 @@ func (u *utterance) begin(start speech.Start) error {
 	case deliverEvents:
 		u.streamed = true
 	}
+	if start.Need != nil {
+		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
+	}
 	return nil
 }
 
-// audio takes samples as they are made.
+// audio takes samples as they are made. Those of a stream are held back until its listener can begin.
 func (u *utterance) audio(part []float32) error {
-	if !u.streamed {
-		u.pcm = append(u.pcm, part...)
+	if u.playing {
+		return u.play(part)
+	}
+	u.pcm = append(u.pcm, part...)
+	if u.streamed {
+		u.listener.Hold(time.Now(), u.length(part))
+	}
+	return u.playHeld()
+}
+
+// playHeld begins to send a stream if its listener can begin.
+func (u *utterance) playHeld() error {
+	if !u.streamed || u.playing || !u.listener.Begins() {
 		return nil
 	}
+	return u.startPlaying()
+}
+
+func (u *utterance) startPlaying() error {
+	u.playing, u.starves, u.held = true, u.listener.Starves(), u.listener.Waited(time.Now())
+	held := u.pcm
+	u.pcm = nil
+	return u.play(held)
+}
+
+// play hands samples to the encoder of a stream.
+func (u *utterance) play(part []float32) error {
 	if err := u.open(); err != nil {
 		return err
 	}
-	seconds := float64(len(part)) / float64(u.start.SampleRate) / u.order.speed
-	if u.player.hear(time.Now(), time.Duration(seconds*float64(time.Second))) {
+	if u.listener.Play(time.Now(), u.length(part)) {
 		u.server.Metrics.Underrun()
 	}
 	return u.encoder.Write(part)
+}
+
+// length is how long samples of the model play.
+func (u *utterance) length(part []float32) time.Duration {
+	seconds := float64(len(part)) / float64(u.start.SampleRate) / u.order.speed
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // open starts the encoder, not before there is audio: until then a failure has a status of its own.
@@ -150,8 +184,10 @@ func (u *utterance) Write(encoded []byte) (int, error) {
 
 // finish completes a stream.
 func (u *utterance) finish() error {
-	if err := u.open(); err != nil {
-		return err
+	if !u.playing {
+		if err := u.startPlaying(); err != nil {
+			return err
+		}
 	}
 	if err := u.encoder.Close(); err != nil {
 		return fmt.Errorf("encode the speech as %s: %w", u.order.format.Name, err)

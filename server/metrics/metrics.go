@@ -53,7 +53,7 @@ func New() *Metrics {
 		firstAudio: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_first_audio_seconds",
 			Help: "Time from the arrival of a request to the first audio of its stream.", Buckets: prometheus.ExponentialBuckets(0.0625, 2, 12)}),
 		underruns: prometheus.NewCounter(prometheus.CounterOpts{Name: "bark_stream_underruns_total",
-			Help: "Times that a player of a stream, begun at the first audio, would have run out of it."}),
+			Help: "Times that a player of a stream, begun with the first bytes, ran out of audio: load that came after its beginning."}),
 		cleanups: prometheus.NewCounter(prometheus.CounterOpts{Name: "bark_memory_cleanups_total",
 			Help: "Shortages of memory that were reacted to."}),
 		pressureStep: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_pressure_freed_bytes_total",

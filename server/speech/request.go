@@ -80,6 +80,9 @@ type Start struct {
 	Seed       uint64
 	Voice      string // the model's voice that speaks, "" for none or for arrays
 	Pieces     int
+	// Need tells how many seconds of audio a listener at the given speed must have in hand to begin now and never run out
+	// if the work goes on as fast as this model's did under the present load. Any goroutine may ask, until Speak returns.
+	Need func(speed float64) float64
 }
 
 // Progress of one piece.

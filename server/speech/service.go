@@ -41,11 +41,13 @@ type Service struct {
 	admission *Admission
 	log       zerolog.Logger
 	seed      func() uint64
+	rates     *rates
+	clock     func() time.Time
 }
 
 // NewService returns a service that takes its models from models and lets admission decide who runs.
 func NewService(models Models, admission *Admission, log zerolog.Logger) *Service {
-	return &Service{models: models, admission: admission, log: log, seed: drawSeed}
+	return &Service{models: models, admission: admission, log: log, seed: drawSeed, rates: newRates(), clock: time.Now}
 }
 
 // drawSeed draws 53 bits, the integers that every JSON reader keeps exact, so that a client can send the seed back.
@@ -70,7 +72,7 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 		return Result{}, err
 	}
 	defer ticket.Leave()
-	arrived := time.Now()
+	arrived := s.clock()
 	lease, err := s.models.Acquire(ctx, req.Model, cache.Ask{Holder: req.ID, KeepAlive: req.KeepAlive})
 	if err != nil {
 		return Result{}, err
@@ -113,7 +115,7 @@ func (s *Service) read(ctx context.Context, req Request, sink Sink, lease Lease,
 		return Result{}, err
 	}
 	defer r.close()
-	r.result.Waited = time.Since(arrived)
+	r.result.Waited = s.clock().Sub(arrived)
 	if err := r.speak(ctx); err != nil {
 		return Result{}, err
 	}
@@ -142,6 +144,7 @@ type reading struct {
 	base   cgo.Request // all but the text, the seed and the voice
 	voice  cgo.Voice   // nil for none
 	sess   cgo.Session
+	lead   *lead
 	result Result
 }
 
@@ -161,9 +164,10 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 	r.base.Rules = r.req.Rules
 	r.base.MaxSemanticTokens = r.req.MaxSemanticTokens
 	r.req.Sampling.apply(&r.base)
+	r.lead = r.newLead()
 	r.result.Start = Start{
 		Model: r.req.Model, Trained: info.Trained, SampleRate: info.SampleRate,
-		Seed: r.seed(), Voice: name, Pieces: len(r.pieces),
+		Seed: r.seed(), Voice: name, Pieces: len(r.pieces), Need: r.lead.need,
 	}
 	if r.voice, err = openVoice(r.model, r.req.Voice, name); err != nil {
 		return err
@@ -173,6 +177,15 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 		return fmt.Errorf("session of %q: %w", r.req.Model, err)
 	}
 	return nil
+}
+
+func (r *reading) newLead() *lead {
+	l := &lead{clock: r.service.clock, rates: r.service.rates, model: r.req.Model, gap: SilenceSeconds,
+		running: func() int { running, _ := r.service.Load(); return running }}
+	for _, piece := range r.pieces {
+		l.lengths = append(l.lengths, SpokenSeconds(piece))
+	}
+	return l
 }
 
 func (r *reading) cut() ([]string, error) {
@@ -215,7 +228,7 @@ func (r *reading) closeVoice() {
 }
 
 func (r *reading) speak(ctx context.Context) error {
-	started := time.Now()
+	started := r.service.clock()
 	if r.sink.Start != nil {
 		if err := r.sink.Start(r.result.Start); err != nil {
 			return err
@@ -231,7 +244,7 @@ func (r *reading) speak(ctx context.Context) error {
 			return inputError("", err)
 		}
 	}
-	r.result.Elapsed = time.Since(started)
+	r.result.Elapsed = r.service.clock().Sub(started)
 	r.result.ModelMemory = r.model.Memory()
 	r.result.SessionMemory = r.sess.Memory()
 	return nil
@@ -242,10 +255,12 @@ func (r *reading) piece(ctx context.Context, i int) error {
 	req.Text, req.Voice, req.Seed = r.pieces[i], r.voice, PieceSeed(r.result.Seed, i)
 	learn := r.voice == nil && i+1 < len(r.pieces)
 	var spoken cgo.VoiceArrays
+	r.lead.begin(i)
 	stats, err := r.sess.Synthesize(ctx, req, r.runtimeSink(i, learn, &spoken))
 	if err != nil {
 		return err
 	}
+	r.lead.end(SpokenSeconds(r.pieces[i]))
 	r.result.Stats = append(r.result.Stats, stats)
 	if stats.TextTruncated {
 		r.service.log.Warn().Str("model", r.req.Model).Int("text_tokens", stats.TextTokens).
@@ -271,13 +286,21 @@ func (r *reading) learnVoice(spoken cgo.VoiceArrays) error {
 
 // runtimeSink passes the runtime's output on, and keeps the tokens that make a voice when learn is set.
 func (r *reading) runtimeSink(piece int, learn bool, spoken *cgo.VoiceArrays) cgo.Sink {
-	sink := cgo.Sink{Audio: r.audio}
-	if r.sink.Progress != nil {
-		sink.Progress = func(stage cgo.Stage, done, total int64) error {
+	info := r.model.Info()
+	sink := cgo.Sink{
+		Audio: func(pcm []float32) error {
+			r.lead.heard(float64(len(pcm))/float64(info.SampleRate), 0)
+			return r.audio(pcm)
+		},
+		Progress: func(stage cgo.Stage, done, total int64) error {
+			r.lead.followed(info, stage, total)
+			if r.sink.Progress == nil {
+				return nil
+			}
 			return r.sink.Progress(Progress{
 				Piece: piece, Pieces: len(r.pieces), Stage: stage, Done: int(done), Total: int(total),
 			})
-		}
+		},
 	}
 	if learn || r.sink.Tokens != nil {
 		sink.Tokens = func(stage cgo.Stage, tokens []int32, rows, cols int) error {

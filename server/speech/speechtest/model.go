@@ -14,8 +14,8 @@ import (
 	"barkd/cgo"
 )
 
-// SamplesPerRune is the audio of one rune of text.
-const SamplesPerRune = 10
+// SamplesPerRune is the audio of one rune of text: about as long as it takes to say.
+const SamplesPerRune = 1600
 
 // Model is a fake cgo.Model. Its fields are set before it is used.
 type Model struct {
@@ -24,6 +24,8 @@ type Model struct {
 	Work func(ctx context.Context, req cgo.Request) error
 	// BadVoice makes NewVoice refuse what a piece said.
 	BadVoice bool
+	// Rune is the audio of one rune of text in samples; NewModel sets SamplesPerRune.
+	Rune int
 
 	sessions, voices atomic.Int64 // live
 
@@ -33,7 +35,7 @@ type Model struct {
 
 // NewModel returns a trained model with a 256-token text limit and the given voices.
 func NewModel(name string, voices ...string) *Model {
-	return &Model{Facts: cgo.ModelInfo{
+	return &Model{Rune: SamplesPerRune, Facts: cgo.ModelInfo{
 		Name: name, Trained: true, SampleRate: 24000, HopLength: 320, MaxTextTokens: 256, MaxSemanticTokens: 768,
 		CoarseCodebooks: 2, FineCodebooks: 8, SemanticRateHz: 49.9, CoarseRateHz: 75, Voices: voices,
 	}}
@@ -156,14 +158,27 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 	if err := ctx.Err(); err != nil {
 		return cgo.Stats{}, err
 	}
-	if sink.Audio != nil {
-		for range 2 {
-			if err := sink.Audio(slices.Repeat([]float32{0.5}, n*SamplesPerRune/2)); err != nil {
-				return cgo.Stats{}, err
+	if err := s.sendAudio(sink, n*s.model.Rune); err != nil {
+		return cgo.Stats{}, err
+	}
+	return cgo.Stats{TextTokens: n, SemanticTokens: n, Samples: int64(n * s.model.Rune), StageMS: [4]float64{1, 2, 3, 4}}, nil
+}
+
+func (s *session) sendAudio(sink cgo.Sink, samples int) error {
+	frames := int64(samples / s.model.Facts.HopLength)
+	for done := int64(1); done <= 2; done++ {
+		if sink.Audio != nil {
+			if err := sink.Audio(slices.Repeat([]float32{0.5}, samples/2)); err != nil {
+				return err
+			}
+		}
+		if sink.Progress != nil {
+			if err := sink.Progress(cgo.StageCodec, frames*done/2, frames); err != nil {
+				return err
 			}
 		}
 	}
-	return cgo.Stats{TextTokens: n, SemanticTokens: n, Samples: int64(n * SamplesPerRune), StageMS: [4]float64{1, 2, 3, 4}}, nil
+	return nil
 }
 
 func sendTokens(sink cgo.Sink, text string, n int) error {
