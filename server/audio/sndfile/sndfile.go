@@ -39,6 +39,7 @@ type Writer struct {
 	file   *C.memfile // for libsndfile to call back with; in C memory, as it is kept between calls
 	snd    *C.SNDFILE
 	kind   Kind
+	serial uint32 // of an Ogg stream; 0 before its first samples
 	err    error // the first failure; later calls repeat it
 }
 
@@ -73,6 +74,9 @@ func (w *Writer) WriteFloat(samples []float32) error {
 	if w.err != nil || len(samples) == 0 {
 		return w.err
 	}
+	if w.serial == 0 {
+		w.serial = oggSerial(samples)
+	}
 	n := C.sf_write_float(w.snd, (*C.float)(&samples[0]), C.sf_count_t(len(samples)))
 	return w.wrote(int(n), len(samples))
 }
@@ -106,6 +110,9 @@ func (w *Writer) drain() error {
 	encoded := C.GoBytes(unsafe.Pointer(w.file.data), C.int(n))
 	if w.stream && w.kind == MP3 && w.file.base == 0 {
 		encoded = withoutEmptyFrame(encoded)
+	}
+	if w.kind == Opus {
+		setOggSerial(encoded, w.serial)
 	}
 	w.file.base = w.file.len
 	_, err := w.to.Write(encoded)

@@ -139,3 +139,36 @@ func TestNonsenseIsNotDecoded(t *testing.T) {
 		assert.Error(t, err)
 	}
 }
+
+func TestSameAudioIsTheSameBytes(t *testing.T) {
+	samples := sweep(2 * rateHz)
+	for _, kind := range []Kind{MP3, Opus, FLAC} {
+		for _, stream := range []bool{false, true} {
+			once, again := encode(t, kind, stream, samples, 10240), encode(t, kind, stream, samples, 10240)
+			assert.Equal(t, once, again, "kind %v", kind)
+			assert.NotEqual(t, once, encode(t, kind, stream, sweep(rateHz), 10240))
+			decoded, _, err := Decode(once)
+			require.NoError(t, err, "each page's sum is right")
+			assert.GreaterOrEqual(t, len(decoded), len(samples))
+		}
+	}
+}
+
+func TestOggSerialFollowsTheAudio(t *testing.T) {
+	serials := map[string]bool{}
+	for _, first := range [][]float32{sweep(rateHz), sweep(rateHz / 2)} {
+		page := encode(t, Opus, true, first, 10240)
+		serial := page[oggSerialAt:oggSumAt][:4]
+		serials[string(serial)] = true
+		for at := 0; at < len(page); {
+			require.Equal(t, "OggS", string(page[at:at+4]))
+			assert.Equal(t, serial, page[at+oggSerialAt:][:4], "one stream, one number")
+			size := oggHeader + int(page[at+oggTableAt])
+			for _, n := range page[at+oggHeader : at+size] {
+				size += int(n)
+			}
+			at += size
+		}
+	}
+	assert.Len(t, serials, 2)
+}
