@@ -57,7 +57,7 @@ func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Lo
 		wanted = h.pool.Propose(demand)
 	}
 	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
-	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Level: h.machine.Level})
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Slots: cfg.maxRunning, Level: h.machine.Level})
 	return h, nil
 }
 

@@ -28,6 +28,7 @@ var (
 	pressure   = gauge("bark_pressure_level", "0 none, 1 high, 2 critical.", "pool")
 	running    = gauge("bark_requests_running", "Requests that speak.")
 	waiting    = gauge("bark_requests_waiting", "Requests that wait for their turn or their model.")
+	used       = gauge("bark_utilization", "Requests that speak, as a part (0..1) of those that may at one time.")
 	residency  = gauge("bark_cache_residency_info", "Unix time; the labels say which models are resident, which are being loaded, "+
 		"and how many there could be, in the form of the Endpoint Picker.", "max_lora", "running_lora_adapters", "waiting_lora_adapters")
 )
@@ -60,6 +61,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	speaking, queued := g.Load()
 	send(running, float64(speaking))
 	send(waiting, float64(queued))
+	send(used, min(1, float64(speaking)/float64(max(1, g.Slots))))
 	resident, loading := residents(s)
 	send(residency, float64(g.clock().Unix()), room(s), strings.Join(resident, ","), strings.Join(loading, ","))
 }

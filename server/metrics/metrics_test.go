@@ -41,7 +41,8 @@ func TestMetricsTellWhatTheCacheDoes(t *testing.T) {
 		Asked: m.Asked, Decided: m.Decided})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 2, 5 }, Level: func(int) memwatch.Level { return memwatch.LevelHigh }})
+	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 2, 5 }, Slots: 8,
+		Level: func(int) memwatch.Level { return memwatch.LevelHigh }})
 	for _, id := range []string{"barkd/tiny", "barkd/tiny", "suno/bark"} {
 		lease, err := pool.Acquire(t.Context(), id, cache.Ask{})
 		require.NoError(t, err)
@@ -68,6 +69,7 @@ func TestMetricsTellWhatTheCacheDoes(t *testing.T) {
 		`bark_pressure_level{pool="cpu"}`:                                  "1",
 		`bark_requests_running`:                                            "2",
 		`bark_requests_waiting`:                                            "5",
+		`bark_utilization`:                                                 "0.25",
 		`bark_cancelled_total{stage="coarse"}`:                             "1",
 		`bark_real_time_factor_sum`:                                        "0.5",
 		`bark_pressure_freed_bytes_total{reaction="trim"}`:                 "7",
