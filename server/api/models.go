@@ -8,6 +8,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"barkd/cgo/cache"
 	"barkd/server/speech"
 )
 
@@ -31,10 +32,16 @@ type modelBody struct {
 	Bytes   int64  `json:"bytes"`
 	Voices  int    `json:"voices"`
 	Notice  string `json:"notice,omitempty"`
+	// Residency is where the model is now: "resident", "loading", or "absent" of memory.
+	Residency string `json:"residency"`
 }
 
-func (m Model) body() modelBody {
-	b := modelBody{ID: m.ID, Object: "model", OwnedBy: m.OwnedBy, Trained: m.Trained, Bytes: m.Bytes, Voices: len(m.Voices)}
+func (m Model) body(residency map[string]string) modelBody {
+	b := modelBody{ID: m.ID, Object: "model", OwnedBy: m.OwnedBy, Trained: m.Trained, Bytes: m.Bytes, Voices: len(m.Voices),
+		Residency: "absent"}
+	if now, ok := residency[m.ID]; ok {
+		b.Residency = now
+	}
 	if !m.Created.IsZero() {
 		b.Created = m.Created.Unix()
 	}
@@ -42,6 +49,20 @@ func (m Model) body() modelBody {
 		b.Notice = "untrained: random weights of the true architecture, it makes noise, not speech"
 	}
 	return b
+}
+
+// residency says of the models that the cache knows whether they are resident or on their way.
+func (s *Server) residency() map[string]string {
+	out := make(map[string]string)
+	for _, e := range s.Cache.Snapshot().Entries {
+		switch e.State {
+		case cache.Ready, cache.Leased:
+			out[e.Key] = "resident"
+		case cache.Reserving, cache.Loading:
+			out[e.Key] = "loading"
+		}
+	}
+	return out
 }
 
 // models is GET /v1/models.
@@ -52,9 +73,9 @@ func (s *Server) models(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	data := make([]modelBody, 0, len(all))
+	data, residency := make([]modelBody, 0, len(all)), s.residency()
 	for _, m := range all {
-		data = append(data, m.body())
+		data = append(data, m.body(residency))
 	}
 	return c.JSON(fiber.Map{"object": "list", "data": data})
 }
@@ -69,7 +90,7 @@ func (s *Server) model(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	return c.JSON(m.body())
+	return c.JSON(m.body(s.residency()))
 }
 
 // voices is GET /v1/audio/voices?model=; without a model it is the default one's.

@@ -1,8 +1,11 @@
 package api_test
 
 import (
+	"context"
 	"encoding/json"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -27,6 +30,26 @@ func TestModelsAreListedAndFoundByIDsWithASlash(t *testing.T) {
 	}
 	assert.Equal(t, "model_not_found", deref(s.do(t, "GET", "/v1/models/suno/nope", "").failure(t).Code))
 	assert.Equal(t, 400, s.do(t, "GET", "/v1/models/%FF", "").status)
+}
+
+func TestModelsSayWhetherTheyAreInMemory(t *testing.T) {
+	s := openSite(t, settings{faults: `{"rules":[{"fault":"load_hangs","model":"suno/*"}]}`})
+	require.Equal(t, 200, s.do(t, "POST", "/cache/preload/barkd/tiny", "").status)
+	ctx, cancel := context.WithCancel(t.Context())
+	var loading sync.WaitGroup
+	loading.Go(func() { assert.Error(t, s.pool.Preload(ctx, "suno/bark", nil)) })
+	defer loading.Wait()
+	defer cancel()
+	residency := func(id string) string {
+		var m struct{ Residency string }
+		require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v1/models/"+id, "").body, &m))
+		return m.Residency
+	}
+	require.Eventually(t, func() bool { return residency("suno/bark") == "loading" }, 10*time.Second, time.Millisecond)
+	assert.Equal(t, "resident", residency("barkd/tiny"))
+	require.Equal(t, 200, s.do(t, "DELETE", "/cache/models/barkd/tiny", "").status)
+	assert.Equal(t, "absent", residency("barkd/tiny"))
+	assert.Contains(t, string(s.do(t, "GET", "/v1/models", "").body), `"residency":"loading"`)
 }
 
 func TestVoicesAreListedWithDefaultAndAliases(t *testing.T) {
