@@ -107,11 +107,13 @@ func requestID(c *fiber.Ctx) string {
 }
 
 func fitID(id string) bool {
-	if id == "" || len(id) > maxRequestID {
-		return false
-	}
-	for i := range len(id) {
-		if id[i] <= ' ' || id[i] > '~' {
+	return id != "" && len(id) <= maxRequestID && fitLine(id)
+}
+
+// fitLine says whether a text from outside is printable ASCII without blanks.
+func fitLine(text string) bool {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] > '~' {
 			return false
 		}
 	}

@@ -69,6 +69,9 @@ func hasLoneSurrogate(body []byte) bool {
 	return high
 }
 
+// maxModelID bounds the bytes of a model id.
+const maxModelID = 256
+
 // speechBody is the body of POST /v1/audio/speech.
 type speechBody struct {
 	request     speech.Request
@@ -80,7 +83,7 @@ type speechBody struct {
 
 // speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
 var speechFields = map[string]func(*speechBody, json.RawMessage) string{
-	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, 256) },
+	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
 	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
 	"voice": func(b *speechBody, raw json.RawMessage) string { return voice(raw, &b.request.Voice.Name) },
 
@@ -110,7 +113,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 }
 
 // parseSpeech reads a speech request. Fields are matched exactly and unknown ones refused: a misspelt option that is
-// ignored would be a lie.
+// ignored would be a lie. The model may be missing: see modelOf.
 func parseSpeech(body []byte) (speechBody, error) {
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(body, &raw); err != nil || raw == nil {
@@ -130,10 +133,7 @@ func parseSpeech(body []byte) (speechBody, error) {
 			return speechBody{}, badRequest(name, "invalid_value", "%q %s.", name, problem)
 		}
 	}
-	switch {
-	case b.request.Model == "":
-		return speechBody{}, missing("model")
-	case b.request.Text == "":
+	if b.request.Text == "" {
 		return speechBody{}, missing("input")
 	}
 	if b.format.Name == "" {

@@ -29,6 +29,9 @@ func (s *Server) speech(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	if order.request.Model, err = modelOf(c, order.request.Model); err != nil {
+		return err
+	}
 	order.request.ID = requestID(c)
 	u := s.utter(c, order)
 	select {
@@ -68,6 +71,7 @@ func (u *utterance) sendWhole(c *fiber.Ctx) error {
 
 // startHeaders tell what it takes to make the same audio again, and whether it is speech at all.
 func startHeaders(c *fiber.Ctx, start speech.Start) {
+	c.Set(headerModel, start.Model)
 	c.Set("X-Barkd-Seed", strconv.FormatUint(start.Seed, 10))
 	c.Set("X-Barkd-Pieces", strconv.Itoa(start.Pieces))
 	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(start.SampleRate))
