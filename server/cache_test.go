@@ -79,7 +79,7 @@ func (c *serveCommand) withDefaults(t *testing.T) (serverConfig, error) {
 	c.cacheFlags = cacheFlags{MaxCachedModels: "3", CacheBudget: "auto", KeepAlive: "-1", CacheWarmupEnabled: "true",
 		WarmupModels: "suno/bark-small,suno/bark", ReadyTimeoutSeconds: "300", ModelWaitSeconds: "120", LoadTimeoutSeconds: "900",
 		MemoryThresholdGB: "12.0", MemoryCheckInterval: "60", GCIntervalSeconds: "300"}
-	c.Port, c.MaxConcurrentRequests, c.MaxQueuedRequests, c.ShutdownGraceSeconds = "0", "2", "32", "30"
+	c.Port, c.MaxConcurrentRequests, c.MaxQueuedRequests, c.ShutdownGraceSeconds, c.DrainSeconds = "0", "2", "32", "30", "0"
 	c.LogLevel, c.LogFormat = "info", "auto"
 	return c.config()
 }
@@ -87,10 +87,10 @@ func (c *serveCommand) withDefaults(t *testing.T) (serverConfig, error) {
 func TestBadCacheSettingsAreNamedAllAtOnce(t *testing.T) {
 	got := barkd(t, map[string]string{"MAX_CACHED_MODELS": "none", "MEMORY_THRESHOLD_GB": "-1", "CACHE_WARMUP_ENABLED": "perhaps",
 		"GC_INTERVAL_SECONDS": "0", "MEMORY_CHECK_INTERVAL": "1.5", "KEEP_ALIVE": "soon", "CACHE_BUDGET": "cpu=lots",
-		"READY_TIMEOUT_SECONDS": "-1", "MODEL_WAIT_SECONDS": "0", "LOAD_TIMEOUT_SECONDS": "x", "ADMIN_ADDR": "nowhere"}, "", "serve")
+		"READY_TIMEOUT_SECONDS": "-1", "MODEL_WAIT_SECONDS": "0", "LOAD_TIMEOUT_SECONDS": "x", "ADMIN_ADDR": "nowhere", "AGENT_ADDR": "8002"}, "", "serve")
 	assert.Equal(t, exitUsage, got.code)
 	for _, name := range []string{"MAX_CACHED_MODELS", "MEMORY_THRESHOLD_GB", "CACHE_WARMUP_ENABLED", "GC_INTERVAL_SECONDS",
-		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR"} {
+		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR", "AGENT_ADDR"} {
 		assert.Contains(t, got.err, name)
 	}
 }

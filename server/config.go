@@ -26,6 +26,8 @@ type serverConfig struct {
 	maxWaiting int
 	cache      cacheConfig
 	admin      adminConfig
+	agent      string        // address of the port for HAProxy; "" for none
+	drain      time.Duration // between the announcement of a shutdown and its beginning
 	grace      time.Duration
 	logLevel   zerolog.Level
 	logFormat  string
@@ -158,6 +160,8 @@ func (c *serveCommand) config() (serverConfig, error) {
 		maxWaiting: s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
 		cache:      c.cacheFlags.read(&s),
 		admin:      adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
+		agent:      s.address("AGENT_ADDR", c.AgentAddr),
+		drain:      s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),
 		grace:      time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
 		logFormat:  s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}

@@ -100,7 +100,7 @@ func TestEveryBadSettingIsNamedAtOnce(t *testing.T) {
 	env := map[string]string{
 		"PORT": "65536", "MAX_CACHED_MODELS": "0", "BARKD_BACKEND": "gpu", "MOCK_TIME_SCALE": "-1", "MAX_CONCURRENT_REQUESTS": "no",
 		"MAX_QUEUED_REQUESTS": "1.5", "CACHE_WARMUP_ENABLED": "maybe", "MEMORY_THRESHOLD_GB": "NaN", "SHUTDOWN_GRACE_SECONDS": "-5",
-		"LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "BARKD_THREADS": "-1",
+		"LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "BARKD_THREADS": "-1", "DRAIN_SECONDS": "-1",
 	}
 	got := barkd(t, env, "", "serve")
 	assert.Equal(t, 2, got.code)

@@ -27,6 +27,8 @@ type serveCommand struct {
 	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"32" placeholder:"32" help:"Most requests that wait; more are answered 503."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
 	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for."`
+	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
+	DrainSeconds          string `var:"DRAIN_SECONDS" default:"0" placeholder:"0" help:"How long after SIGTERM requests are still taken, so that routers learn of it."`
 	ShutdownGraceSeconds  string `var:"SHUTDOWN_GRACE_SECONDS" default:"30" placeholder:"30" help:"How long running requests may finish after SIGTERM."`
 	LogLevel              string `var:"LOG_LEVEL" default:"info" placeholder:"info" help:"debug, info, warn or error."`
 	LogFormat             string `var:"LOG_FORMAT" default:"auto" placeholder:"auto" help:"json, console, or auto: console on a terminal."`
@@ -50,7 +52,7 @@ type cacheFlags struct {
 	CacheState          string `var:"CACHE_STATE" placeholder:"FILE" help:"Where the access pattern is kept for WARMUP_MODELS=auto; off for nowhere."`
 }
 
-// Run serves until ctx ends, then shuts down in order: not ready, refuse new requests, let running ones finish for the
+// Run serves until ctx ends, then shuts down in order: not ready, go on for the drain, refuse new requests, let running ones finish for the
 // grace, cancel them, stop what runs in the background, free the models.
 func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 	cfg, err := c.config()
@@ -74,10 +76,10 @@ func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
-		ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
+		QueueLimit: cfg.maxWaiting, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
 	})
 	stop := h.start(ctx)
-	err = serve(ctx, server, listeners, cfg.grace, log)
+	err = serve(ctx, server, listeners, cfg, log)
 	stop()
 	return errors.Join(err, h.close())
 }
@@ -90,8 +92,9 @@ func newLog(w io.Writer, level zerolog.Level, format string) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
-// listeners are where the server answers; admin is nil when /cache/* has no place of its own.
-type listeners struct{ public, admin net.Listener }
+// listeners are where the server answers; admin is nil when /cache/* has no place of its own, agent when
+// HAProxy does not ask.
+type listeners struct{ public, admin, agent net.Listener }
 
 func listen(cfg serverConfig) (listeners, error) {
 	var l listeners
@@ -105,12 +108,18 @@ func listen(cfg serverConfig) (listeners, error) {
 			return l, fmt.Errorf("cannot listen for ADMIN_ADDR: %w", err)
 		}
 	}
+	if cfg.agent != "" {
+		if l.agent, err = net.Listen("tcp", cfg.agent); err != nil {
+			l.close()
+			return l, fmt.Errorf("cannot listen for AGENT_ADDR: %w", err)
+		}
+	}
 	return l, nil
 }
 
 // close closes what no server has closed; a second close of a listener only says so.
 func (l listeners) close() {
-	for _, one := range []net.Listener{l.public, l.admin} {
+	for _, one := range []net.Listener{l.public, l.admin, l.agent} {
 		if one != nil {
 			_ = one.Close()
 		}
@@ -118,7 +127,7 @@ func (l listeners) close() {
 }
 
 // serve answers until ctx ends and every request is answered.
-func serve(ctx context.Context, server *api.Server, l listeners, grace time.Duration, log zerolog.Logger) error {
+func serve(ctx context.Context, server *api.Server, l listeners, cfg serverConfig, log zerolog.Logger) error {
 	served := make(chan error, 2)
 	var serving sync.WaitGroup
 	serving.Go(func() { served <- server.Serve(l.public) })
@@ -127,16 +136,26 @@ func serve(ctx context.Context, server *api.Server, l listeners, grace time.Dura
 		serving.Go(func() { served <- server.ServeAdmin(l.admin) })
 		line = line.Str("admin", l.admin.Addr().String())
 	}
+	if l.agent != nil {
+		serving.Go(func() { server.ServeAgent(l.agent) })
+		line = line.Str("agent", l.agent.Addr().String())
+	}
 	line.Str("version", version).Str("backend", server.Backend).Msg("serving")
 	var failed error
 	select {
 	case failed = <-served: // a listener broke: the other one has no use alone
 	case <-ctx.Done():
-		log.Info().Dur("grace_ms", grace).Msg("shutting down")
+		log.Info().Dur("drain_ms", cfg.drain).Dur("grace_ms", cfg.grace).Msg("shutting down")
+		server.Drain()
+		select {
+		case <-time.After(cfg.drain):
+		case failed = <-served:
+		}
 	}
-	patience, cancel := context.WithTimeout(context.Background(), grace)
+	patience, cancel := context.WithTimeout(context.Background(), cfg.grace)
 	defer cancel()
 	failed = errors.Join(failed, server.Shutdown(patience))
+	l.close() // the agent's last: it says drain until here
 	serving.Wait()
 	close(served)
 	for err := range served {

@@ -24,9 +24,9 @@ func (s *Server) health(c *fiber.Ctx) error {
 		body["status"], body["error"] = "stuck", err.Error()
 		return c.Status(fiber.StatusServiceUnavailable).JSON(body)
 	}
-	if s.draining.Load() {
+	if s.leavesSoon.Load() {
 		c.Status(fiber.StatusServiceUnavailable)
-		body["status"] = "draining"
+		body["status"] = statusDraining
 	}
 	stats := s.contents()
 	body["cache"] = fiber.Map{
@@ -54,21 +54,32 @@ func (s *Server) live(c *fiber.Ctx) error {
 // ready is GET /readyz: should requests be sent here? Not while the warm-up runs (for a bounded time), and not once the
 // server shuts down.
 func (s *Server) ready(c *fiber.Ctx) error {
-	status := "ok"
+	status := s.readiness()
+	if status != statusOK {
+		c.Status(fiber.StatusServiceUnavailable)
+	}
+	return c.JSON(fiber.Map{"status": status, "warmup": s.warmup()})
+}
+
+// What readiness may be.
+const (
+	statusOK        = "ok"
+	statusWarmingUp = "warming_up"
+	statusDraining  = "draining"
+)
+
+func (s *Server) readiness() string {
+	if s.leavesSoon.Load() {
+		return statusDraining
+	}
 	select {
 	case <-s.Warmup.Done():
 	default:
 		if time.Since(s.started) < s.ReadyPatience {
-			status = "warming_up"
+			return statusWarmingUp
 		}
 	}
-	if s.draining.Load() {
-		status = "draining"
-	}
-	if status != "ok" {
-		c.Status(fiber.StatusServiceUnavailable)
-	}
-	return c.JSON(fiber.Map{"status": status, "warmup": s.warmup()})
+	return statusOK
 }
 
 // Warmup tells how far the warm-up is; *cgo.Warmup is one.

@@ -72,6 +72,8 @@ type Options struct {
 	// AdminKey guards /cache/*; "" leaves it open. AdminApart serves /cache/* on a listener of its own only.
 	AdminKey   string
 	AdminApart bool
+	// QueueLimit is the most requests that may wait.
+	QueueLimit int
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
 }
@@ -83,10 +85,11 @@ type Server struct {
 	adminApp *fiber.App // nil unless AdminApart
 	scrape   fiber.Handler
 	started  time.Time
-	draining atomic.Bool
-	leaving  chan struct{}   // closed when the server begins to shut down
-	base     context.Context // of every request; ends when the grace of Shutdown is over
-	stop     context.CancelCauseFunc
+	// leavesSoon: routers are told to send nothing new. draining: what they send is refused.
+	leavesSoon, draining atomic.Bool
+	leaving              chan struct{}   // closed when the server begins to shut down
+	base                 context.Context // of every request; ends when the grace of Shutdown is over
+	stop                 context.CancelCauseFunc
 }
 
 // New returns a server that does not listen yet.
@@ -144,10 +147,15 @@ func serve(app *fiber.App, listener net.Listener) error {
 	return nil
 }
 
+// Drain says that the server is not ready, so that routers send nothing new, and answers what they still send. Shutdown
+// is to follow.
+func (s *Server) Drain() { s.leavesSoon.Store(true) }
+
 // Shutdown says that the server is not ready, stops accepting, lets running requests finish until ctx ends, then
 // cancels them and waits for their answers; not for ever, for a client may not read its own. It is called once. The
 // operator's listener goes last, so that the shutdown can be watched.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.Drain()
 	s.draining.Store(true)
 	close(s.leaving)
 	patience, giveUp := context.WithCancel(context.Background())

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,12 +56,12 @@ func describe(m *speechtest.Model) api.Model {
 	return api.Model{ID: m.Facts.Name, OwnedBy: "test", Trained: m.Facts.Trained, Voices: m.Facts.Voices, Bytes: 5}
 }
 
-// quietMachine is a machine with memory enough.
-type quietMachine struct{}
+// quietMachine is a machine with memory enough, unless a test says otherwise.
+type quietMachine struct{ pressure *atomic.Int32 }
 
 func (quietMachine) Memory() (used, total int64) { return 1 << 30, 4 << 30 }
 func (quietMachine) ThresholdGB() float64        { return 12 }
-func (quietMachine) Level(int) memwatch.Level    { return memwatch.LevelNone }
+func (m quietMachine) Level(int) memwatch.Level  { return memwatch.Level(m.pressure.Load()) }
 func (quietMachine) Cleanups() uint64            { return 7 }
 
 // site is a server on a real listener.
@@ -73,6 +74,7 @@ type site struct {
 	models   *speechtest.Models
 	pool     *cgo.Pool // of simulated models, which are those of the catalogue by name
 	warmup   *cgo.Warmup
+	pressure atomic.Int32 // on the machine's memory, a memwatch.Level
 	log      *syncBuffer
 	served   chan error
 }
@@ -116,8 +118,8 @@ func openSite(t *testing.T, with settings) *site {
 	s.openPool(t, with)
 	s.Server = api.New(api.Options{
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(1, 1), log),
-		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{}, Warmup: s.warmup, Metrics: metrics.New(),
-		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
+		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
+		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", QueueLimit: 1, ReadyPatience: time.Hour,
 		AdminKey: with.adminKey, AdminApart: with.apart,
 	})
 	s.url = s.listen(t, s.Serve)
