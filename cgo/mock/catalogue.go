@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"sort"
+	"strconv"
 	"strings"
 
 	"barkd/cgo"
@@ -69,13 +70,24 @@ func Resolve(id string) (cgo.Source, error) {
 	return cgo.Source{Name: id, Path: "mock:" + id}, nil
 }
 
+// maxCopies is how many numbered models there are besides those that Models lists: mock/small-1 and so on have the
+// shape of suno/bark-small, for tests of many models.
+const maxCopies = 999
+
 func find(id string) (shape, error) {
+	if number, ok := strings.CutPrefix(id, "mock/small-"); ok {
+		if n, err := strconv.Atoi(number); err == nil && n >= 1 && n <= maxCopies && strconv.Itoa(n) == number {
+			small := shapes()[0]
+			small.id = id
+			return small, nil
+		}
+	}
 	for _, s := range shapes() {
 		if s.id == id {
 			return s, nil
 		}
 	}
-	return shape{}, fmt.Errorf("%w: no model %q; the mock knows %s", cgo.ErrNotFound, id, strings.Join(Models(), ", "))
+	return shape{}, fmt.Errorf("%w: no model %q; the mock knows %s and mock/small-1 to %d", cgo.ErrNotFound, id, strings.Join(Models(), ", "), maxCopies)
 }
 
 // blocks counts the parameters of all transformer blocks of one stage, without LayerNorms.

@@ -44,6 +44,17 @@ func TestModelsAreOfDifferentSizes(t *testing.T) {
 	assert.Len(t, sizes, 4)
 }
 
+func TestNumberedCopiesAreModelsOfTheirOwn(t *testing.T) {
+	first, last := load(t, mock.Options{}, "mock/small-1"), load(t, mock.Options{}, "mock/small-999")
+	assert.Equal(t, "mock/small-1", first.Info().Name)
+	assert.Equal(t, "mock/small-999", last.Info().Name)
+	assert.Equal(t, load(t, mock.Options{}, "suno/bark-small").Memory(), last.Memory())
+	for _, id := range []string{"mock/small-0", "mock/small-1000", "mock/small-01", "mock/small-+1", "mock/small-"} {
+		_, err := mock.Resolve(id)
+		assert.ErrorIs(t, err, cgo.ErrNotFound, id)
+	}
+}
+
 func TestTimeScaleStretchesLoadsAndSpeech(t *testing.T) {
 	took := func(scale float64) (loading, speaking time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
