@@ -110,6 +110,15 @@ func ReadNPZ(r io.ReaderAt, size int64) (cgo.VoiceArrays, error) {
 	return Assemble(arrays)
 }
 
+// ReadNote returns the comment of an archive of size bytes, "" for none, without reading its arrays.
+func ReadNote(r io.ReaderAt, size int64) (string, error) {
+	z, err := zip.NewReader(r, size)
+	if err != nil {
+		return "", fmt.Errorf("not an npz archive: %w", err)
+	}
+	return z.Comment, nil
+}
+
 func readMember(f *zip.File) (Array, error) {
 	r, err := f.Open()
 	if err != nil {
@@ -142,7 +151,7 @@ func rows(a Array) [][]int32 {
 // appears complete or not at all.
 func Write(path string, v cgo.VoiceArrays) error {
 	var b bytes.Buffer
-	if err := WriteNPZ(&b, v); err != nil {
+	if err := WriteNPZ(&b, v, ""); err != nil {
 		return fmt.Errorf("write voice %q: %w", path, err)
 	}
 	err := atomicfile.Write(path, func(f *os.File) error {
@@ -155,9 +164,13 @@ func Write(path string, v cgo.VoiceArrays) error {
 	return nil
 }
 
-// WriteNPZ writes the archive that Write puts in a file.
-func WriteNPZ(w io.Writer, v cgo.VoiceArrays) error {
+// WriteNPZ writes the archive that Write puts in a file. note is the archive's comment, which readers of arrays skip;
+// ReadNote returns it.
+func WriteNPZ(w io.Writer, v cgo.VoiceArrays, note string) error {
 	z := zip.NewWriter(w)
+	if err := z.SetComment(note); err != nil {
+		return err
+	}
 	for i, matrix := range [][][]int32{{v.Semantic}, v.Coarse, v.Fine} {
 		data, err := encodeNPY(matrix, i == 0)
 		if err != nil {

@@ -204,7 +204,7 @@ func FuzzNPZ(f *testing.F) {
 			return
 		}
 		var again bytes.Buffer
-		if err := WriteNPZ(&again, v); err != nil {
+		if err := WriteNPZ(&again, v, ""); err != nil {
 			t.Fatalf("a voice that was read cannot be written: %v", err)
 		}
 		w, err := ReadNPZ(bytes.NewReader(again.Bytes()), int64(again.Len()))
@@ -212,4 +212,17 @@ func FuzzNPZ(f *testing.F) {
 			t.Fatalf("a voice changes when written: %v", err)
 		}
 	})
+}
+
+func TestANoteStaysBesideTheArrays(t *testing.T) {
+	var b bytes.Buffer
+	require.NoError(t, WriteNPZ(&b, want(), `{"name":"Änne"}`))
+	note, err := ReadNote(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	require.NoError(t, err)
+	assert.Equal(t, `{"name":"Änne"}`, note)
+	v, err := ReadNPZ(bytes.NewReader(b.Bytes()), int64(b.Len()))
+	require.NoError(t, err)
+	assert.Equal(t, want(), v)
+	_, err = ReadNote(bytes.NewReader([]byte("no zip")), 6)
+	assert.Error(t, err)
 }
