@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -72,25 +73,25 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 	assert.Equal(t, []string{"suno/bark-small", "suno/bark"}, cfg.cache.warmup)
 }
 
-// withDefaults reads the command's settings as the command line would, with none given.
+// withDefaults reads the command's settings as the command line would, with none given that matters.
 func (c *serveCommand) withDefaults(t *testing.T) (serverConfig, error) {
 	t.Helper()
-	c.runtimeFlags = runtimeFlags{Backend: "mock", MockTimeScale: "1", Threads: "0"}
-	c.cacheFlags = cacheFlags{MaxCachedModels: "3", CacheBudget: "auto", KeepAlive: "-1", CacheWarmupEnabled: "true",
-		WarmupModels: "suno/bark-small,suno/bark", ReadyTimeoutSeconds: "300", ModelWaitSeconds: "120", LoadTimeoutSeconds: "900",
-		MemoryThresholdGB: "12.0", MemoryCheckInterval: "60", GCIntervalSeconds: "300"}
-	c.Port, c.MaxConcurrentRequests, c.MaxQueuedRequests, c.ShutdownGraceSeconds, c.DrainSeconds = "0", "2", "32", "30", "0"
-	c.LogLevel, c.LogFormat = "info", "auto"
+	var cli commandLine
+	parser, err := kong.New(&cli)
+	require.NoError(t, err)
+	_, err = parser.Parse([]string{"serve", "--backend", "mock", "--port", "0", "--voices-dir", "off"})
+	require.NoError(t, err)
+	*c = cli.Serve
 	return c.config()
 }
 
 func TestBadCacheSettingsAreNamedAllAtOnce(t *testing.T) {
 	got := barkd(t, map[string]string{"MAX_CACHED_MODELS": "none", "MEMORY_THRESHOLD_GB": "-1", "CACHE_WARMUP_ENABLED": "perhaps",
 		"GC_INTERVAL_SECONDS": "0", "MEMORY_CHECK_INTERVAL": "1.5", "KEEP_ALIVE": "soon", "CACHE_BUDGET": "cpu=lots",
-		"READY_TIMEOUT_SECONDS": "-1", "MODEL_WAIT_SECONDS": "0", "LOAD_TIMEOUT_SECONDS": "x", "ADMIN_ADDR": "nowhere", "AGENT_ADDR": "8002"}, "", "serve")
+		"MAX_VOICES": "-1", "VOICES_BUDGET": "huge", "READY_TIMEOUT_SECONDS": "-1", "MODEL_WAIT_SECONDS": "0", "LOAD_TIMEOUT_SECONDS": "x", "ADMIN_ADDR": "nowhere", "AGENT_ADDR": "8002"}, "", "serve")
 	assert.Equal(t, exitUsage, got.code)
 	for _, name := range []string{"MAX_CACHED_MODELS", "MEMORY_THRESHOLD_GB", "CACHE_WARMUP_ENABLED", "GC_INTERVAL_SECONDS",
-		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR", "AGENT_ADDR"} {
+		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR", "AGENT_ADDR", "MAX_VOICES", "VOICES_BUDGET"} {
 		assert.Contains(t, got.err, name)
 	}
 }

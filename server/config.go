@@ -25,6 +25,7 @@ type serverConfig struct {
 	maxRunning int
 	maxWaiting int
 	cache      cacheConfig
+	voices     voiceConfig
 	admin      adminConfig
 	agent      string        // address of the port for HAProxy; "" for none
 	drain      time.Duration // between the announcement of a shutdown and its beginning
@@ -159,6 +160,7 @@ func (c *serveCommand) config() (serverConfig, error) {
 		maxRunning: s.integer("MAX_CONCURRENT_REQUESTS", c.MaxConcurrentRequests, 1, math.MaxInt32),
 		maxWaiting: s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
 		cache:      c.cacheFlags.read(&s),
+		voices:     c.voiceFlags.read(&s),
 		admin:      adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
 		agent:      s.address("AGENT_ADDR", c.AgentAddr),
 		drain:      s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),

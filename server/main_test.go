@@ -53,7 +53,7 @@ func lookup(t *testing.T, env map[string]string) func(string) string {
 		switch name {
 		case "BARKD_MODELS":
 			return dir
-		case "CACHE_STATE":
+		case "CACHE_STATE", "VOICES_DIR":
 			return "off"
 		}
 		return ""

@@ -21,6 +21,7 @@ import (
 type serveCommand struct {
 	runtimeFlags
 	cacheFlags
+	voiceFlags
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
 	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
@@ -54,13 +55,17 @@ type cacheFlags struct {
 
 // Run serves until ctx ends, then shuts down in order: not ready, go on for the drain, refuse new requests, let running ones finish for the
 // grace, cancel them, stop what runs in the background, free the models.
-func (c *serveCommand) Run(ctx context.Context, io stdio) error {
+func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 	cfg, err := c.config()
 	if err != nil {
 		return err
 	}
 	log := newLog(io.err, cfg.logLevel, cfg.logFormat)
 	b, err := openBackend(cfg.runtime, log)
+	if err != nil {
+		return err
+	}
+	made, err := cfg.voices.open(env.get, log)
 	if err != nil {
 		return err
 	}
@@ -77,6 +82,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio) error {
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
 		QueueLimit: cfg.maxWaiting, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
+		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
 	err = serve(ctx, server, listeners, cfg, log)

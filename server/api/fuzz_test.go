@@ -25,3 +25,17 @@ func FuzzSpeechBody(f *testing.F) {
 		}
 	})
 }
+
+func FuzzVoiceForm(f *testing.F) {
+	f.Add([]byte("--x\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\na\r\n--x\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nPK\r\n--x--\r\n"), "x")
+	f.Fuzz(func(t *testing.T, body []byte, boundary string) {
+		v, err := parseVoiceForm(body, boundary)
+		var known *Error
+		if err != nil && !errors.As(err, &known) {
+			t.Fatalf("%q: %v is no Error", body, err)
+		}
+		if err == nil && (v.Name == "" || len(v.arrays.Semantic) == 0) {
+			t.Fatalf("%q passed as %+v", body, v)
+		}
+	})
+}

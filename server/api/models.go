@@ -9,7 +9,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"barkd/cgo/cache"
-	"barkd/server/speech"
 )
 
 // Model is one model that can be loaded.
@@ -93,22 +92,6 @@ func (s *Server) model(c *fiber.Ctx) error {
 	return c.JSON(m.body(s.residency()))
 }
 
-// voices is GET /v1/audio/voices?model=; without a model it is the default one's.
-func (s *Server) voices(c *fiber.Ctx) error {
-	m, err := s.find(c, strings.Clone(c.Query("model", s.DefaultModel)))
-	if err != nil {
-		return err
-	}
-	voices := m.Voices
-	if voices == nil {
-		voices = []string{}
-	}
-	return c.JSON(fiber.Map{
-		"object": "list", "model": m.ID, "voices": voices,
-		"default": speech.Default(voices), "aliases": speech.Aliases(voices),
-	})
-}
-
 func (s *Server) find(c *fiber.Ctx, id string) (Model, error) {
 	ctx, stop := s.clientContext(c)
 	defer stop()
@@ -119,12 +102,18 @@ func (s *Server) find(c *fiber.Ctx, id string) (Model, error) {
 	return m, nil
 }
 
-// pathID returns the model id that a route's star stands for, whether its slash came plain or as %2F. It is a copy:
-// Fiber reuses the original.
+// pathID returns the model id that a route's star stands for.
 func pathID(c *fiber.Ctx) (string, error) {
-	id, err := url.PathUnescape(strings.Clone(c.Params("*")))
-	if err != nil || id == "" || !utf8.ValidString(id) {
+	id, ok := pathRest(c)
+	if !ok {
 		return "", badRequest("model", "invalid_value", "The path must end in a model id such as suno/bark-small.")
 	}
 	return id, nil
+}
+
+// pathRest returns what a route's star stands for, whether a slash in it came plain or as %2F; false if it is nothing
+// or no text. It is a copy: Fiber reuses the original.
+func pathRest(c *fiber.Ctx) (string, bool) {
+	rest, err := url.PathUnescape(strings.Clone(c.Params("*")))
+	return rest, err == nil && rest != "" && utf8.ValidString(rest)
 }

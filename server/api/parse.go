@@ -85,7 +85,7 @@ type speechBody struct {
 var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
 	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
-	"voice": func(b *speechBody, raw json.RawMessage) string { return voice(raw, &b.request.Voice.Name) },
+	"voice": func(b *speechBody, raw json.RawMessage) string { return voiceName(raw, &b.request.Voice.Name) },
 
 	"response_format": responseFormat,
 	"stream_format":   streamFormat,
@@ -177,8 +177,8 @@ func text(raw json.RawMessage, to *string, maxBytes int) string {
 	return ""
 }
 
-// voice reads a name, or OpenAI's object {"id": name} of a custom voice.
-func voice(raw json.RawMessage, to *string) string {
+// voiceName reads a name, or OpenAI's object {"id": name} of a custom voice.
+func voiceName(raw json.RawMessage, to *string) string {
 	if raw[0] == '{' {
 		var fields map[string]json.RawMessage
 		id, ok := json.RawMessage(nil), json.Unmarshal(raw, &fields) == nil

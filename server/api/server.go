@@ -15,8 +15,10 @@ import (
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/rs/zerolog"
 
+	"barkd/cgo"
 	"barkd/server/metrics"
 	"barkd/server/speech"
+	"barkd/server/voices"
 )
 
 // Limits of a request. A body may hold text in which JSON escapes every character ("\u00e9"). Up to maxReadBytes it is
@@ -45,6 +47,8 @@ var (
 // Speaker makes speech; *speech.Service is one.
 type Speaker interface {
 	Speak(ctx context.Context, req speech.Request, sink speech.Sink) (speech.Result, error)
+	// CheckVoice says whether a model takes the arrays as a voice.
+	CheckVoice(ctx context.Context, model string, arrays cgo.VoiceArrays) error
 	// Load says how many requests run and how many wait.
 	Load() (running, waiting int)
 }
@@ -56,7 +60,7 @@ type Catalogue interface {
 	Find(ctx context.Context, id string) (Model, error)
 }
 
-// Options of a Server. All fields are needed but AdminKey and AdminApart.
+// Options of a Server. All fields are needed but AdminKey, AdminApart, Voices and GenerationBytes.
 type Options struct {
 	Speaker   Speaker
 	Catalogue Catalogue
@@ -76,11 +80,16 @@ type Options struct {
 	QueueLimit int
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
+	// Voices keeps the voices that people make; nil keeps none.
+	Voices *voices.Store
+	// GenerationBytes bounds the tokens of recent speech, from which a voice can be kept; 0 holds none.
+	GenerationBytes int64
 }
 
 // Server serves the API.
 type Server struct {
 	Options
+	recent   *generations
 	app      *fiber.App
 	adminApp *fiber.App // nil unless AdminApart
 	scrape   fiber.Handler
@@ -94,7 +103,7 @@ type Server struct {
 
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
-	s := &Server{Options: o, started: time.Now(), leaving: make(chan struct{})}
+	s := &Server{Options: o, recent: newGenerations(o.GenerationBytes), started: time.Now(), leaving: make(chan struct{})}
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.scrape = adaptor.HTTPHandler(o.Metrics.Handler())
 	if o.AdminApart {
@@ -113,9 +122,11 @@ func (s *Server) newApp(of side) *fiber.App {
 		DisableStartupMessage: true,
 		CaseSensitive:         true,
 		BodyLimit:             maxReadBytes,
-		ReadTimeout:           readTimeout,
-		IdleTimeout:           idleTimeout,
-		ErrorHandler:          s.refuse,
+		// A form is read by its handler, which says what is wrong with it.
+		DisablePreParseMultipartForm: true,
+		ReadTimeout:                  readTimeout,
+		IdleTimeout:                  idleTimeout,
+		ErrorHandler:                 s.refuse,
 	})
 	app.Server().Logger = connectionLog{s.Log}
 	app.Use(s.observe)

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 	"barkd/server/metrics"
 	"barkd/server/speech"
 	"barkd/server/speech/speechtest"
+	"barkd/server/voices"
 )
 
 func TestMain(m *testing.M) {
@@ -103,7 +105,11 @@ type settings struct {
 	budget   int64
 	warmup   []string // models whose warm-up never runs
 	adminKey string
-	apart    bool // /cache/* on a listener of its own
+	apart    bool   // /cache/* on a listener of its own
+	voiceDir string // "" for one of its own
+	noVoices bool
+	// generations bounds the tokens of recent speech; 0 is 1 MiB.
+	generations int64
 }
 
 func newSite(t *testing.T, voices ...string) *site { return openSite(t, settings{voices: voices}) }
@@ -116,11 +122,19 @@ func openSite(t *testing.T, with settings) *site {
 	s.models = speechtest.NewModels(s.model, tiny)
 	log := zerolog.New(s.log)
 	s.openPool(t, with)
+	if with.voiceDir == "" {
+		with.voiceDir = t.TempDir()
+	}
+	made, err := voices.Open(with.voiceDir, voices.Limits{Voices: 3, Bytes: 1 << 20})
+	require.NoError(t, err)
+	if with.noVoices {
+		made = nil
+	}
 	s.Server = api.New(api.Options{
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(1, 1), log),
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", QueueLimit: 1, ReadyPatience: time.Hour,
-		AdminKey: with.adminKey, AdminApart: with.apart,
+		AdminKey: with.adminKey, AdminApart: with.apart, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)
 	listeners := 1

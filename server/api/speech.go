@@ -7,7 +7,6 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"barkd/server/audio"
-	"barkd/server/speech"
 )
 
 // delivery is how the audio of a request is sent.
@@ -32,7 +31,11 @@ func (s *Server) speech(c *fiber.Ctx) error {
 	if order.request.Model, err = modelOf(c, order.request.Model); err != nil {
 		return err
 	}
-	order.request.ID = requestID(c)
+	return s.say(c, order)
+}
+
+// say answers with the speech that an order asks for.
+func (s *Server) say(c *fiber.Ctx, order speechBody) error {
 	u := s.utter(c, order)
 	select {
 	case <-u.begun:
@@ -60,7 +63,7 @@ func (u *utterance) sendWhole(c *fiber.Ctx) error {
 	if err != nil {
 		return fmt.Errorf("encode the speech of %q as %s: %w", u.order.request.Model, format.Name, err)
 	}
-	startHeaders(c, u.result.Start)
+	u.startHeaders(c)
 	for name, value := range u.endHeaders() {
 		c.Set(name, value)
 	}
@@ -70,13 +73,17 @@ func (u *utterance) sendWhole(c *fiber.Ctx) error {
 }
 
 // startHeaders tell what it takes to make the same audio again, and whether it is speech at all.
-func startHeaders(c *fiber.Ctx, start speech.Start) {
+func (u *utterance) startHeaders(c *fiber.Ctx) {
+	start := u.start
 	c.Set(headerModel, start.Model)
 	c.Set("X-Barkd-Seed", strconv.FormatUint(start.Seed, 10))
 	c.Set("X-Barkd-Pieces", strconv.Itoa(start.Pieces))
 	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(start.SampleRate))
 	if start.Voice != "" {
 		c.Set("X-Barkd-Voice", start.Voice)
+	}
+	if u.generation != "" {
+		c.Set("X-Barkd-Generation", u.generation)
 	}
 	if !start.Trained {
 		c.Set("X-Barkd-Untrained", "true")

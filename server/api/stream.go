@@ -14,7 +14,7 @@ const writePatience = 30 * time.Second
 
 // sendStream answers with the audio as it is made. The handler must return right after.
 func (u *utterance) sendStream(c *fiber.Ctx) {
-	startHeaders(c, u.start)
+	u.startHeaders(c)
 	c.Set("X-Barkd-Held-Seconds", decimal(u.held.Seconds()))
 	if u.starves {
 		c.Set("X-Barkd-Underruns-Expected", "true")

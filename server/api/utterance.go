@@ -10,6 +10,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
+	"barkd/cgo"
 	"barkd/server/audio"
 	"barkd/server/speech"
 )
@@ -42,6 +43,9 @@ type utterance struct {
 	pcm      []float32 // of an answer that is sent whole, or held back for the listener
 	result   speech.Result
 	err      error
+
+	generation string          // its id among the recent ones, "" if they are not held
+	spoken     cgo.VoiceArrays // its first piece's tokens
 }
 
 // utter begins to speak. The caller must wait for begun or done; after done it must call stop, and after begun send
@@ -51,6 +55,9 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
 		server: s, order: order, arrived: time.Now(), chunks: c.Request().Header.IsHTTP11(), stage: "queue",
 		begun: make(chan struct{}), done: make(chan struct{}),
 	}
+	u.order.request.ID = requestID(c)
+	u.order.request.Voice.Stored = s.storedVoice
+	u.generation = s.recent.newID()
 	u.ctx, u.stop = s.clientContext(c)
 	u.from, u.to = io.Pipe()
 	go u.run()
@@ -77,8 +84,14 @@ func (u *utterance) speak() (err error) {
 		u.stage = at.Stage.String()
 		return u.playHeld()
 	}}
+	if u.generation != "" {
+		sink.Tokens = u.tokens
+	}
 	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
 		err = u.finish()
+	}
+	if err == nil && u.generation != "" {
+		u.server.recent.add(u.generation, generation{model: u.order.request.Model, tokens: u.spoken})
 	}
 	if err != nil {
 		return &modelError{id: u.order.request.Model, err: err}
@@ -101,6 +114,14 @@ func (u *utterance) begin(start speech.Start) error {
 	}
 	if start.Need != nil {
 		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
+	}
+	return nil
+}
+
+// tokens takes those of the first piece; the others have its voice, or the request's, as it has.
+func (u *utterance) tokens(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error {
+	if piece == 0 {
+		speech.AddTokens(&u.spoken, stage, tokens, rows, cols)
 	}
 	return nil
 }

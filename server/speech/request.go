@@ -35,6 +35,9 @@ type VoiceChoice struct {
 	Name    string           // a voice of the model, an OpenAI voice name, or NoVoice
 	Arrays  *cgo.VoiceArrays // or the history prompt itself
 	Default bool             // with no Name: the model's default voice, if it has any
+	// Stored, if set, is asked for the voice of a Name that the model itself has not, and returns its id; an error that
+	// wraps cgo.ErrNotFound when there is none.
+	Stored func(name string) (id string, arrays cgo.VoiceArrays, err error)
 }
 
 // SamplingChoice overrides a model's sampling defaults; nil keeps them. TopK and TopP apply to the semantic and the
@@ -78,7 +81,7 @@ type Start struct {
 	Trained    bool // false: random weights, it makes noise
 	SampleRate int  // Hz
 	Seed       uint64
-	Voice      string // the model's voice that speaks, "" for none or for arrays
+	Voice      string // the model's voice that speaks, or the id of a stored one; "" for none or for arrays
 	Pieces     int
 	// Need tells how many seconds of audio a listener at the given speed must have in hand to begin now and never run out
 	// if the work goes on as fast as this model's did under the present load. Any goroutine may ask, until Speak returns.

@@ -151,7 +151,7 @@ type reading struct {
 // prepare decides everything that can fail for the request's own fault, then takes the memory.
 func (r *reading) prepare(ctx context.Context) (err error) {
 	info := r.model.Info()
-	name, err := resolveVoice(r.req.Voice, info)
+	name, arrays, err := r.req.Voice.resolve(info)
 	if err != nil {
 		return err
 	}
@@ -169,7 +169,7 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 		Model: r.req.Model, Trained: info.Trained, SampleRate: info.SampleRate,
 		Seed: r.seed(), Voice: name, Pieces: len(r.pieces), Need: r.lead.need,
 	}
-	if r.voice, err = openVoice(r.model, r.req.Voice, name); err != nil {
+	if r.voice, err = openVoice(r.model, name, arrays); err != nil {
 		return err
 	}
 	if r.sess, err = r.lease.NewSession(ctx, cgo.SessionOptions{KV: r.req.KV}); err != nil {

@@ -1,19 +1,23 @@
 package speech
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
 
 	"barkd/cgo"
+	"barkd/cgo/cache"
 )
+
+type openAIVoice struct{ name, preset, tiny string }
 
 // defaultVoices are the presets that speak when a request names none: the first that the model has.
 var defaultVoices = []string{"v2/en_speaker_6", "slt"}
 
 // openAIVoices maps the names that OpenAI's clients send onto Bark's English presets and onto the voices of barkd/tiny,
 // always the same way. v2/en_speaker_9 is the only woman among Bark's, so it stands for every name of a female voice.
-var openAIVoices = []struct{ name, preset, tiny string }{
+var openAIVoices = []openAIVoice{
 	{"alloy", "v2/en_speaker_6", "slt"},
 	{"ash", "v2/en_speaker_0", "rms"},
 	{"ballad", "v2/en_speaker_1", "rms"},
@@ -64,28 +68,38 @@ func Default(voices []string) string {
 	return voices[0]
 }
 
-// resolveVoice returns the name of the model's voice that the choice means, "" for none.
-func resolveVoice(choice VoiceChoice, info cgo.ModelInfo) (string, error) {
-	name := choice.Name
+// IsOpenAIVoice says whether a name is one that OpenAI's clients send.
+func IsOpenAIVoice(name string) bool {
+	return slices.ContainsFunc(openAIVoices, func(v openAIVoice) bool { return v.name == name })
+}
+
+// resolve turns a name into the name of a voice of the model, "" for none, or into the arrays of a stored voice, with
+// its id as the name.
+func (c VoiceChoice) resolve(info cgo.ModelInfo) (name string, arrays *cgo.VoiceArrays, err error) {
 	switch {
-	case choice.Arrays != nil:
-		return "", nil
-	case name == "" && choice.Default:
-		return Default(info.Voices), nil
-	case name == "" || slices.Contains(info.Voices, name):
-		return name, nil
-	case name == NoVoice:
-		return "", nil
+	case c.Arrays != nil:
+		return "", c.Arrays, nil
+	case c.Name == "" && c.Default:
+		return Default(info.Voices), nil, nil
+	case c.Name == "" || slices.Contains(info.Voices, c.Name):
+		return c.Name, nil, nil
+	case c.Name == NoVoice:
+		return "", nil, nil
 	}
-	if voice, ok := Aliases(info.Voices)[name]; ok {
-		return voice, nil
+	if voice, ok := Aliases(info.Voices)[c.Name]; ok {
+		return voice, nil, nil
 	}
-	for _, v := range openAIVoices {
-		if v.name == name { // stock clients must send one; a model without voices makes up a speaker
-			return "", nil
-		}
+	if IsOpenAIVoice(c.Name) { // stock clients must send one; a model without voices makes up a speaker
+		return "", nil, nil
 	}
-	return "", unknownVoice(name, info)
+	if c.Stored == nil {
+		return "", nil, unknownVoice(c.Name, info)
+	}
+	id, stored, err := c.Stored(c.Name)
+	if errors.Is(err, cgo.ErrNotFound) {
+		return "", nil, unknownVoice(c.Name, info)
+	}
+	return id, &stored, err
 }
 
 func unknownVoice(name string, info cgo.ModelInfo) error {
@@ -97,22 +111,46 @@ func unknownVoice(name string, info cgo.ModelInfo) error {
 	return &InputError{Param: "voice", Message: text, Err: cgo.ErrNotFound}
 }
 
-// openVoice opens the chosen voice; nil without one.
-func openVoice(model cgo.Model, choice VoiceChoice, name string) (cgo.Voice, error) {
+// openVoice opens a voice as resolve returned it; nil without one.
+func openVoice(model cgo.Model, name string, arrays *cgo.VoiceArrays) (cgo.Voice, error) {
 	var (
 		voice cgo.Voice
 		err   error
 	)
 	switch {
-	case choice.Arrays != nil:
-		voice, err = model.NewVoice(*choice.Arrays)
+	case arrays != nil:
+		voice, err = model.NewVoice(*arrays)
 	case name != "":
 		voice, err = model.Voice(name)
 	default:
 		return nil, nil
 	}
 	if errors.Is(err, cgo.ErrInvalidArgument) || errors.Is(err, cgo.ErrNotFound) {
-		return nil, &InputError{Param: "voice", Message: err.Error(), Err: err}
+		message := err.Error()
+		if arrays != nil {
+			message = fmt.Sprintf("the voice does not fit the model %q: %s", model.Info().Name, message)
+		}
+		return nil, &InputError{Param: "voice", Message: message, Err: err}
 	}
 	return voice, err
+}
+
+// CheckVoice says whether a model takes arrays as a voice, loading it if needed: with an *InputError when it does not,
+// else as Speak does.
+func (s *Service) CheckVoice(ctx context.Context, model string, arrays cgo.VoiceArrays) error {
+	ticket, err := s.admission.Enter()
+	if err != nil {
+		return err
+	}
+	defer ticket.Leave()
+	lease, err := s.models.Acquire(ctx, model, cache.Ask{Holder: "voice"})
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	voice, err := openVoice(lease.Model(), "", &arrays)
+	if err != nil {
+		return err
+	}
+	return voice.Close()
 }

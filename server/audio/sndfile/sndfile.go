@@ -40,7 +40,7 @@ type Writer struct {
 	snd    *C.SNDFILE
 	kind   Kind
 	serial uint32 // of an Ogg stream; 0 before its first samples
-	err    error // the first failure; later calls repeat it
+	err    error  // the first failure; later calls repeat it
 }
 
 // NewWriter starts a file of a kind. A stream reaches to as it is encoded; else everything is written by Close, with
