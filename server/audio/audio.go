@@ -35,6 +35,7 @@ type Encoder interface {
 // audio is written as it is encoded, with a header that does not know its length. A WAV header gets its
 // sizes at Close all the same if w can seek (io.Seeker), and otherwise says 0xFFFFFFFF, which players
 // read as "until the stream ends". Audio of known length that is compressed is written at Close.
+// Samples of another rate than the format's own are resampled.
 // A format that cannot be had, here or at this rate, is an error that wraps ErrUnavailable.
 func NewEncoder(w io.Writer, f Format, rateHz int, samples int64) (Encoder, error) {
 	if rateHz <= 0 || rateHz > math.MaxInt32/8 {
@@ -42,6 +43,9 @@ func NewEncoder(w io.Writer, f Format, rateHz int, samples int64) (Encoder, erro
 	}
 	if samples < UnknownLength {
 		return nil, fmt.Errorf("audio: a length of %d samples is impossible", samples)
+	}
+	if out := f.RateHz(rateHz); out != rateHz {
+		return newResampled(w, f, rateHz, out, samples)
 	}
 	p := promise{samples: samples}
 	switch f.codec {

@@ -17,7 +17,7 @@ type compressed struct {
 }
 
 func newCompressed(w io.Writer, f Format, rateHz int, p promise) (Encoder, error) {
-	file, err := sndfile.NewWriter(w, f.kind, rateHz, p.samples == UnknownLength)
+	file, err := sndfile.NewWriter(w, f.kind, rateHz, f.kbit, p.samples == UnknownLength)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s at %d Hz: %w", ErrUnavailable, f.Name, rateHz, err)
 	}
@@ -28,7 +28,8 @@ func (e *compressed) Write(samples []float32) error {
 	if err := e.take(samples); err != nil {
 		return err
 	}
-	if e.format.kind == sndfile.FLAC { // libsndfile would scale by 2^15-1: not the samples of the WAV
+	switch e.format.kind {
+	case sndfile.FLAC, sndfile.ULaw, sndfile.ALaw: // libsndfile would scale by 2^15-1: not the samples of the WAV
 		e.ints = e.ints[:0]
 		for _, x := range samples {
 			e.ints = append(e.ints, toInt16(x))

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"barkd/server/audio/resample"
 	"barkd/server/audio/sndfile"
 )
 
@@ -34,6 +35,23 @@ type Format struct {
 	kind   sndfile.Kind // with codecSndfile
 	float  bool         // IEEE float32 samples, else signed 16-bit
 	header bool         // a RIFF header comes first
+	rateHz int          // 0 is that of the samples
+	kbit   int          // per second, with MP3 and Opus; 0 is the usual
+}
+
+// At returns the format at a sample rate, in Hz, and a bit rate, in kbit/s, of its own; 0 leaves either as it is. The bit
+// rate is for MP3 and Opus alone.
+func (f Format) At(rateHz, kbit int) Format {
+	f.rateHz, f.kbit = rateHz, kbit
+	return f
+}
+
+// RateHz is the sample rate of what is written of samples of modelHz.
+func (f Format) RateHz(modelHz int) int {
+	if f.rateHz == 0 {
+		return modelHz
+	}
+	return f.rateHz
 }
 
 // The formats. PCM is what OpenAI's API calls so: signed 16-bit little-endian mono without a
@@ -48,7 +66,13 @@ var (
 	PCM      = Format{Name: "pcm", ContentType: "audio/pcm", Extension: ".pcm"}
 )
 
-// Formats returns every format, in the order in which to name them to a user.
+// The formats of telephony, which no request asks for by these names: 8 bits a sample, without a header.
+var (
+	ULaw = Format{Name: "ulaw", ContentType: "audio/basic", Extension: ".ulaw", codec: codecSndfile, kind: sndfile.ULaw}
+	ALaw = Format{Name: "alaw", ContentType: "audio/x-alaw-basic", Extension: ".alaw", codec: codecSndfile, kind: sndfile.ALaw}
+)
+
+// Formats returns every format that a request may name, in the order in which to name them to a user.
 func Formats() []Format { return []Format{MP3, Opus, AAC, FLAC, WAV, WAVFloat, PCM} }
 
 // Available returns why a format cannot be had here, nil if it can.
@@ -62,6 +86,9 @@ func (f Format) Available() error {
 		if _, err := exec.LookPath("ffmpeg"); err != nil {
 			return fmt.Errorf("%w: %s needs the program ffmpeg, which is not on the PATH", ErrUnavailable, f.Name)
 		}
+	}
+	if f.rateHz != 0 && !resample.Available {
+		return fmt.Errorf("%w: another sample rate needs libspeexdsp, which this build is without", ErrUnavailable)
 	}
 	return nil
 }

@@ -15,4 +15,6 @@ const (
 	MP3  Kind = iota // MPEG layer III
 	Opus             // in Ogg; 8, 12, 16, 24 or 48 kHz
 	FLAC             // 16 bits
+	ULaw             // G.711 without a header
+	ALaw             // G.711 without a header
 )

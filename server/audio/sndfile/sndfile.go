@@ -17,9 +17,23 @@ import (
 // Available says whether this build can encode.
 const Available = true
 
-// mp3Level is 96 kbit/s on libsndfile's scale from 160 (0) to 8 (1). The bit rate is constant: of a stream, whose
-// header cannot say how long it is, players and libsndfile itself take the length from the first frame's bit rate.
-const mp3Level = (160. - 96) / (160 - 8)
+// mp3Kbit is the usual bit rate. It is constant: of a stream, whose header cannot say how long it is, players and
+// libsndfile itself take the length from the first frame's bit rate.
+const mp3Kbit = 96
+
+// mp3Level and opusLevel are bit rates on libsndfile's scale, from the most (0) to the least (1) that the codec has: for
+// MP3 that depends on the sample rate.
+func mp3Level(rateHz, kbit int) float64 {
+	switch {
+	case rateHz >= 32000:
+		return (320 - float64(kbit)) / (320 - 32)
+	case rateHz >= 16000:
+		return (160 - float64(kbit)) / (160 - 8)
+	}
+	return (64 - float64(kbit)) / (64 - 8)
+}
+
+func opusLevel(kbit int) float64 { return (256 - float64(kbit)) / (256 - 6) }
 
 // pageLatencyMS bounds the audio that waits for an Ogg page to fill; libsndfile's own second would be heard as a
 // pause before each piece of a stream.
@@ -30,6 +44,8 @@ var formats = map[Kind]C.int{
 	MP3:  C.SF_FORMAT_MPEG | C.SF_FORMAT_MPEG_LAYER_III,
 	Opus: C.SF_FORMAT_OGG | C.SF_FORMAT_OPUS,
 	FLAC: C.SF_FORMAT_FLAC | C.SF_FORMAT_PCM_16,
+	ULaw: C.SF_FORMAT_RAW | C.SF_FORMAT_ULAW,
+	ALaw: C.SF_FORMAT_RAW | C.SF_FORMAT_ALAW,
 }
 
 // Writer encodes samples. It is used by one goroutine and must be closed or aborted.
@@ -43,9 +59,9 @@ type Writer struct {
 	err    error  // the first failure; later calls repeat it
 }
 
-// NewWriter starts a file of a kind. A stream reaches to as it is encoded; else everything is written by Close, with
+// NewWriter starts a file of a kind; kbit is the bit rate of MP3 and Opus, 0 for the usual. A stream reaches to as it is encoded; else everything is written by Close, with
 // a header that knows the length.
-func NewWriter(to io.Writer, kind Kind, rateHz int, stream bool) (*Writer, error) {
+func NewWriter(to io.Writer, kind Kind, rateHz, kbit int, stream bool) (*Writer, error) {
 	w := &Writer{to: to, stream: stream, kind: kind, file: (*C.memfile)(C.calloc(1, C.sizeof_memfile))} // calloc cannot fail under cgo
 	info := C.SF_INFO{samplerate: C.int(rateHz), channels: 1, format: formats[kind]}
 	if w.snd = C.memfile_open(w.file, C.SFM_WRITE, &info); w.snd == nil {
@@ -53,20 +69,31 @@ func NewWriter(to io.Writer, kind Kind, rateHz int, stream bool) (*Writer, error
 		w.Abort()
 		return nil, fmt.Errorf("sndfile: open an encoder for %d Hz: %w", rateHz, err)
 	}
-	w.setUp()
+	w.setUp(rateHz, kbit)
 	return w, nil
 }
 
-func (w *Writer) setUp() {
+func (w *Writer) setUp(rateHz, kbit int) {
 	switch w.kind {
 	case MP3:
-		mode, level := C.int(C.SF_BITRATE_MODE_CONSTANT), C.double(mp3Level)
+		if kbit == 0 {
+			kbit = mp3Kbit
+		}
+		mode := C.int(C.SF_BITRATE_MODE_CONSTANT)
 		C.sf_command(w.snd, C.SFC_SET_BITRATE_MODE, unsafe.Pointer(&mode), C.sizeof_int)
-		C.sf_command(w.snd, C.SFC_SET_COMPRESSION_LEVEL, unsafe.Pointer(&level), C.sizeof_double)
+		w.setLevel(mp3Level(rateHz, kbit))
 	case Opus:
 		latency := C.double(pageLatencyMS)
 		C.sf_command(w.snd, C.SFC_SET_OGG_PAGE_LATENCY_MS, unsafe.Pointer(&latency), C.sizeof_double)
+		if kbit != 0 {
+			w.setLevel(opusLevel(kbit))
+		}
 	}
+}
+
+func (w *Writer) setLevel(of float64) {
+	level := C.double(of)
+	C.sf_command(w.snd, C.SFC_SET_COMPRESSION_LEVEL, unsafe.Pointer(&level), C.sizeof_double)
 }
 
 // WriteFloat appends samples of -1 to 1.

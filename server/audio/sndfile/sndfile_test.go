@@ -28,7 +28,7 @@ func sweep(samples int) []float32 {
 func encode(t *testing.T, kind Kind, stream bool, samples []float32, blockSamples int) []byte {
 	t.Helper()
 	var out bytes.Buffer
-	w, err := NewWriter(&out, kind, rateHz, stream)
+	w, err := NewWriter(&out, kind, rateHz, 0, stream)
 	require.NoError(t, err)
 	for len(samples) > 0 {
 		n := min(blockSamples, len(samples))
@@ -103,7 +103,7 @@ func TestStreamsDecodeToTheirLengthAndPlace(t *testing.T) {
 func TestStreamIsSentWhileItIsWritten(t *testing.T) {
 	for name, kind := range map[string]Kind{"mp3": MP3, "opus": Opus} {
 		var out bytes.Buffer
-		w, err := NewWriter(&out, kind, rateHz, true)
+		w, err := NewWriter(&out, kind, rateHz, 0, true)
 		require.NoError(t, err)
 		require.NoError(t, w.WriteFloat(sweep(rateHz)))
 		// Decoding needs no end: what lies unsent is less than a page and the encoder's own delay.
@@ -115,7 +115,7 @@ func TestStreamIsSentWhileItIsWritten(t *testing.T) {
 }
 
 func TestImpossibleRateIsRefused(t *testing.T) {
-	_, err := NewWriter(&bytes.Buffer{}, Opus, 22050, true)
+	_, err := NewWriter(&bytes.Buffer{}, Opus, 22050, 0, true)
 	assert.ErrorContains(t, err, "22050 Hz")
 }
 
@@ -126,7 +126,7 @@ var errBroken = errors.New("connection closed")
 func (brokenWriter) Write([]byte) (int, error) { return 0, errBroken }
 
 func TestWriterErrorsAreReturned(t *testing.T) {
-	w, err := NewWriter(brokenWriter{}, MP3, rateHz, true)
+	w, err := NewWriter(brokenWriter{}, MP3, rateHz, 0, true)
 	require.NoError(t, err)
 	require.ErrorIs(t, w.WriteFloat(sweep(rateHz)), errBroken)
 	require.ErrorIs(t, w.WriteFloat(sweep(1)), errBroken, "an error is final")

@@ -11,7 +11,7 @@ const Available = false
 type Writer struct{}
 
 // NewWriter fails.
-func NewWriter(io.Writer, Kind, int, bool) (*Writer, error) { return nil, ErrMissing }
+func NewWriter(io.Writer, Kind, int, int, bool) (*Writer, error) { return nil, ErrMissing }
 
 // WriteFloat fails.
 func (*Writer) WriteFloat([]float32) error { return ErrMissing }
