@@ -14,7 +14,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"barkd/server/api"
-	"barkd/server/models"
 )
 
 // serveCommand is `barkd serve`. Its settings are texts until config has looked at all of them.
@@ -24,6 +23,7 @@ type serveCommand struct {
 	voiceFlags
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
+	DefaultModel          string `var:"DEFAULT_MODEL" default:"barkd/tiny" placeholder:"ID" help:"Model of requests that name none, or one of ElevenLabs'."`
 	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
 	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"32" placeholder:"32" help:"Most requests that wait; more are answered 503."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
@@ -80,7 +80,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 	}
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
-		Log: log, Version: version, Backend: b.name, DefaultModel: models.DefaultID,
+		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		QueueLimit: cfg.maxWaiting, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})

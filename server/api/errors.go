@@ -228,6 +228,10 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	e := toError(err, causeOf(c))
 	requestID(c)
 	retryAfter(c, e)
+	if speaksEleven(c) {
+		e = elevenStatus(e)
+		return c.Status(e.Status).JSON(elevenDetail(c, e))
+	}
 	return c.Status(e.Status).JSON(e.envelope())
 }
 

@@ -7,3 +7,10 @@ import (
 
 // SpeechFields are the names a speech request may use.
 func SpeechFields() []string { return slices.Collect(maps.Keys(speechFields)) }
+
+// ElevenFields and ElevenSettings are the names that a request of ElevenLabs' API may use.
+func ElevenFields() []string   { return slices.Collect(maps.Keys(elevenFields)) }
+func ElevenSettings() []string { return append(slices.Clone(elevenSettingFields), "speed") }
+
+// ElevenFormat says whether an output_format is known.
+func ElevenFormat(name string) bool { _, ok := elevenFormat(name); return ok }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/gofiber/fiber/v2"
@@ -33,4 +34,14 @@ func modelOf(c *fiber.Ctx, body string) (string, error) {
 		return "", missing("model")
 	}
 	return model, nil
+}
+
+// modelOrDefault is modelOf for requests that need not name a model.
+func (s *Server) modelOrDefault(c *fiber.Ctx, body string) (string, error) {
+	model, err := modelOf(c, body)
+	var wrong *Error
+	if errors.As(err, &wrong) && wrong.Code == codeMissing {
+		return s.DefaultModel, nil
+	}
+	return model, err
 }

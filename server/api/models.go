@@ -64,13 +64,16 @@ func (s *Server) residency() map[string]string {
 	return out
 }
 
-// models is GET /v1/models.
+// models is GET /v1/models: OpenAI's list, or ElevenLabs' for a request with its key.
 func (s *Server) models(c *fiber.Ctx) error {
 	ctx, stop := s.clientContext(c)
 	defer stop()
 	all, err := s.Catalogue.List(ctx)
 	if err != nil {
 		return err
+	}
+	if speaksEleven(c) {
+		return elevenModels(c, all)
 	}
 	data, residency := make([]modelBody, 0, len(all)), s.residency()
 	for _, m := range all {

@@ -54,3 +54,29 @@ func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
 	}
 	assert.Equal(t, formats, request["response_format"].Enum)
 }
+
+func TestOpenAPINamesExactlyTheFieldsOfElevenLabs(t *testing.T) {
+	file, err := os.ReadFile("../openapi.yaml")
+	require.NoError(t, err)
+	type properties map[string]struct{ Properties map[string]any }
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Parameters []struct {
+				Name   string
+				Schema struct{ Enum []string }
+			}
+		}
+		Components struct {
+			Schemas map[string]struct{ Properties properties }
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(file, &doc))
+	request := doc.Components.Schemas["ElevenSpeechRequest"].Properties
+	assert.ElementsMatch(t, api.ElevenFields(), slices.Collect(maps.Keys(request)))
+	assert.ElementsMatch(t, api.ElevenSettings(), slices.Collect(maps.Keys(request["voice_settings"].Properties)))
+	formats := doc.Paths["/v1/text-to-speech/{voice}"]["post"].Parameters[1].Schema.Enum
+	require.NotEmpty(t, formats)
+	for _, name := range formats {
+		assert.True(t, api.ElevenFormat(name), name)
+	}
+}

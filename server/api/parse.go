@@ -79,6 +79,7 @@ type speechBody struct {
 	speed       float64
 	delivery    delivery
 	temperature *float32 // of each stage whose own field is missing
+	forget      bool     // hold no generation
 }
 
 // speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
@@ -151,8 +152,10 @@ func parseSpeech(body []byte) (speechBody, error) {
 	return b, nil
 }
 
+const codeMissing = "missing_parameter"
+
 func missing(name string) *Error {
-	return badRequest(name, "missing_parameter", "%q is required and must not be empty.", name)
+	return badRequest(name, codeMissing, "%q is required and must not be empty.", name)
 }
 
 func notJSON(want string, err error) *Error {

@@ -78,7 +78,7 @@ func (u *utterance) startHeaders(c *fiber.Ctx) {
 	c.Set(headerModel, start.Model)
 	c.Set("X-Barkd-Seed", strconv.FormatUint(start.Seed, 10))
 	c.Set("X-Barkd-Pieces", strconv.Itoa(start.Pieces))
-	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(start.SampleRate))
+	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(u.order.format.RateHz(start.SampleRate)))
 	if start.Voice != "" {
 		c.Set("X-Barkd-Voice", start.Voice)
 	}

@@ -57,7 +57,9 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
 	}
 	u.order.request.ID = requestID(c)
 	u.order.request.Voice.Stored = s.storedVoice
-	u.generation = s.recent.newID()
+	if !order.forget {
+		u.generation = s.recent.newID()
+	}
 	u.ctx, u.stop = s.clientContext(c)
 	u.from, u.to = io.Pipe()
 	go u.run()

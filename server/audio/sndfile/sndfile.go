@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"unsafe"
 )
 
@@ -147,20 +148,39 @@ func (w *Writer) drain() error {
 }
 
 // withoutEmptyFrame cuts off the frame of zeros in which LAME keeps room for a header about the whole file: a stream
-// never gets it, and decoders would play the room as silence.
+// never gets it, and decoders would play the room as silence. At a low bit rate a frame has no room, and there is none.
 func withoutEmptyFrame(mp3 []byte) []byte {
-	const header = 4
-	if len(mp3) < header {
+	n := frameBytes(mp3)
+	if n == 0 || n > len(mp3) || slices.ContainsFunc(mp3[4:n], func(b byte) bool { return b != 0 }) {
 		return mp3
 	}
-	end := header
-	for end < len(mp3) && mp3[end] == 0 {
-		end++
+	return mp3[n:]
+}
+
+// The bit rates of layer III, in kbit/s, by the four bits of a frame's header; MPEG-1, and MPEG-2 and 2.5.
+var bitRates = [2][16]int{
+	{0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320},
+	{0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160},
+}
+
+// frameBytes is the length of the frame that mp3 begins with, 0 if that is none.
+func frameBytes(mp3 []byte) int {
+	if len(mp3) < 4 || mp3[0] != 0xff || mp3[1]&0xe6 != 0xe2 {
+		return 0
 	}
-	if end == header {
-		return mp3
+	version, samples := 1, 576
+	rates := [...]int{11025, 12000, 8000, 0}
+	switch mp3[1] >> 3 & 3 {
+	case 2:
+		rates = [...]int{22050, 24000, 16000, 0}
+	case 3:
+		version, samples, rates = 0, 1152, [...]int{44100, 48000, 32000, 0}
 	}
-	return mp3[end:]
+	rate := rates[mp3[2]>>2&3]
+	if rate == 0 {
+		return 0
+	}
+	return samples/8*1000*bitRates[version][mp3[2]>>4]/rate + int(mp3[2]>>1&1)
 }
 
 // Close completes the file and frees everything, also after an error, which it repeats.
