@@ -228,9 +228,12 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	e := toError(err, causeOf(c))
 	requestID(c)
 	retryAfter(c, e)
-	if speaksEleven(c) {
+	switch {
+	case speaksEleven(c):
 		e = elevenStatus(e)
 		return c.Status(e.Status).JSON(elevenDetail(c, e))
+	case speaksOlder(c):
+		return c.Status(e.Status).JSON(olderError(c, e))
 	}
 	return c.Status(e.Status).JSON(e.envelope())
 }

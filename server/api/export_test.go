@@ -14,3 +14,6 @@ func ElevenSettings() []string { return append(slices.Clone(elevenSettingFields)
 
 // ElevenFormat says whether an output_format is known.
 func ElevenFormat(name string) bool { _, ok := elevenFormat(name); return ok }
+
+// OlderFields are the names that a request of the older API may use.
+func OlderFields() []string { return slices.Collect(maps.Keys(olderFields)) }

@@ -55,7 +55,7 @@ func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
 	assert.Equal(t, formats, request["response_format"].Enum)
 }
 
-func TestOpenAPINamesExactlyTheFieldsOfElevenLabs(t *testing.T) {
+func TestOpenAPINamesExactlyTheFieldsOfOtherAPIs(t *testing.T) {
 	file, err := os.ReadFile("../openapi.yaml")
 	require.NoError(t, err)
 	type properties map[string]struct{ Properties map[string]any }
@@ -74,6 +74,7 @@ func TestOpenAPINamesExactlyTheFieldsOfElevenLabs(t *testing.T) {
 	request := doc.Components.Schemas["ElevenSpeechRequest"].Properties
 	assert.ElementsMatch(t, api.ElevenFields(), slices.Collect(maps.Keys(request)))
 	assert.ElementsMatch(t, api.ElevenSettings(), slices.Collect(maps.Keys(request["voice_settings"].Properties)))
+	assert.ElementsMatch(t, api.OlderFields(), slices.Collect(maps.Keys(doc.Components.Schemas["OlderRequest"].Properties)))
 	formats := doc.Paths["/v1/text-to-speech/{voice}"]["post"].Parameters[1].Schema.Enum
 	require.NotEmpty(t, formats)
 	for _, name := range formats {
