@@ -8,9 +8,9 @@ SOAK ?= 30m
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser clean
+.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser deploy-test clean
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 run: build ## build, then serve on :8000 with the embedded default model
 	bin/barkd serve
@@ -89,6 +89,10 @@ model: ## check the formal model of the model cache (cgo/cache/model)
 browser: build ## the web page in Chromium: by keyboard, by axe-core, in screenshots (build/browser); needs Node.js 20
 	@tools/install-deps browser
 	tools/browser-test/run
+
+deploy-test: build ## deploy/: three servers behind HAProxy
+	@tools/install-deps deploy
+	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/...
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf
