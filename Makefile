@@ -90,7 +90,7 @@ browser: build ## the web page in Chromium: by keyboard, by axe-core, in screens
 	@tools/install-deps browser
 	tools/browser-test/run
 
-deploy-test: build ## deploy/: three servers behind HAProxy
+deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit
 	@tools/install-deps deploy
 	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/...
 
