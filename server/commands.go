@@ -3,11 +3,12 @@ package main
 // commandLine is the grammar: one field a command.
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the HTTP API."`
+	Say     sayCommand     `cmd:"" help:"Speak a text: play it, or write a file."`
 	Synth   synthCommand   `cmd:"" help:"Speak a text into a file, without a server."`
 	Pull    pullCommand    `cmd:"" help:"Fetch a model from a Hugging Face hub and convert it."`
 	Convert convertCommand `cmd:"" help:"Convert a checkpoint folder to one GGUF file."`
 	Models  modelsCommand  `cmd:"" help:"List the models on this machine."`
-	Voices  voicesCommand  `cmd:"" help:"List the voices of a model."`
+	Voices  voicesCommand  `cmd:"" help:"List the voices of a model and the stored ones; add, remove and export those."`
 	Inspect inspectCommand `cmd:"" help:"Show a model file's configuration, tensors, types, bytes and digests."`
 	Devices devicesCommand `cmd:"" help:"List the devices that can run a model."`
 	Cache   cacheCommand   `cmd:"" help:"Look at what a recorded trace says about the model cache."`

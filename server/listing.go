@@ -14,12 +14,19 @@ import (
 
 // open checks the flags and opens what they name.
 func (f runtimeFlags) open(io stdio) (*backend, error) {
+	b, _, err := f.openRuntime(io)
+	return b, err
+}
+
+// openRuntime also returns the number of threads.
+func (f runtimeFlags) openRuntime(io stdio) (*backend, int, error) {
 	var s settings
 	cfg := f.read(&s)
 	if err := s.err(); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return openBackend(cfg, newLog(io.err, zerolog.WarnLevel, "console"))
+	b, err := openBackend(cfg, newLog(io.err, zerolog.WarnLevel, "console"))
+	return b, cfg.threads, err
 }
 
 // modelsCommand is `barkd models`.
@@ -55,35 +62,6 @@ func joined(a, b string) string {
 		return a
 	}
 	return a + ", " + b
-}
-
-// voicesCommand is `barkd voices`.
-type voicesCommand struct {
-	runtimeFlags
-	Model string `default:"barkd/tiny" help:"Id of a model, or a .gguf file."`
-}
-
-// Run lists a model's voices, one a line.
-func (c *voicesCommand) Run(ctx context.Context, io stdio) error {
-	b, err := c.open(io)
-	if err != nil {
-		return err
-	}
-	src, err := b.argument(c.Model)
-	if err != nil {
-		return err
-	}
-	info, _, err := describe(ctx, b.runtime, src)
-	if err != nil {
-		return err
-	}
-	if len(info.Voices) == 0 {
-		fmt.Fprintf(io.err, "%s has no voices\n", c.Model)
-	}
-	for _, v := range info.Voices {
-		fmt.Fprintln(io.out, v)
-	}
-	return nil
 }
 
 // devicesCommand is `barkd devices`.

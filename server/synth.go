@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -27,8 +26,9 @@ const maxTextBytes = 1 << 20
 // synthCommand is `barkd synth`.
 type synthCommand struct {
 	runtimeFlags
+	voiceDirFlag
 	Model  string `default:"barkd/tiny" help:"Id of a model, or a .gguf file."`
-	Voice  string `help:"Name of a voice of the model, an .npz file, or the prefix of .npy files; default is none, so that the model makes up a speaker."`
+	Voice  string `help:"Name of a voice of the model, of a stored one, an .npz file, or the prefix of .npy files; default is none, so that the model makes up a speaker."`
 	Text   string `required:"" help:"What to say; - reads it from standard input."`
 	Output string `short:"o" required:"" help:"File to write; - is standard output."`
 	Format string `enum:"mp3,opus,aac,flac,wav,wav-f32,pcm" default:"wav" help:"mp3, opus (in Ogg), aac (by ffmpeg), flac, wav (16-bit), wav-f32 or pcm (16-bit without a header)."`
@@ -49,39 +49,41 @@ type synthCommand struct {
 
 // Run speaks the text into the file. A text that fits the model is exactly one generation, its bytes unaltered; a
 // longer one is cut as the server cuts it, except with --rules hf.
-func (c *synthCommand) Run(ctx context.Context, io stdio) error {
-	req, err := c.request(io.in)
+func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
+	req, err := c.request(io.in, env)
 	if err != nil {
 		return err
 	}
-	if err := c.checkOutput(); err != nil {
-		return err
-	}
-	var s settings
-	cfg := c.runtimeFlags.read(&s)
-	if err := s.err(); err != nil {
-		return err
-	}
-	log := newLog(io.err, zerolog.WarnLevel, "console")
-	b, err := openBackend(cfg, log)
+	format, err := audio.ParseFormat(c.Format)
 	if err != nil {
 		return err
 	}
-	one := &oneModel{b: b, threads: cfg.threads}
-	service := speech.NewService(one, speech.NewAdmission(1, 0), log)
+	if err := checkOutput(c.Output, c.SaveVoice); err != nil {
+		return err
+	}
+	b, threads, err := c.openRuntime(io)
+	if err != nil {
+		return err
+	}
+	one := &oneModel{b: b, threads: threads}
+	service := speech.NewService(one, speech.NewAdmission(1, 0), newLog(io.err, zerolog.WarnLevel, "console"))
+	bar := newSpeechBar(io.err, req.Text)
 	var (
 		pcm   []float32
 		voice cgo.VoiceArrays
 	)
 	sink := speech.Sink{
-		Start: func(start speech.Start) error { return announce(io.err, start) },
+		Start: func(start speech.Start) error {
+			bar.start(start)
+			return announce(io.err, start)
+		},
 		Audio: func(part []float32) error {
+			bar.heard(part)
 			pcm = append(pcm, part...)
 			return nil
 		},
+		Progress: bar.show,
 	}
-	progress := newStageLine(io.err)
-	sink.Progress = progress.show
 	if c.SaveVoice != "" {
 		sink.Tokens = func(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error {
 			if piece == 0 {
@@ -91,12 +93,12 @@ func (c *synthCommand) Run(ctx context.Context, io stdio) error {
 		}
 	}
 	result, err := service.Speak(ctx, req, sink)
-	progress.clear()
+	bar.clear()
 	if err != nil {
 		return err
 	}
 	report(io.err, result, one.loadTook)
-	if err := c.writeAudio(io.out, result.SampleRate, pcm); err != nil {
+	if err := writeAudio(io.out, c.Output, format, result.SampleRate, pcm); err != nil {
 		return err
 	}
 	if c.SaveVoice != "" {
@@ -106,7 +108,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio) error {
 }
 
 // request reads the text and the voice.
-func (c *synthCommand) request(stdin io.Reader) (speech.Request, error) {
+func (c *synthCommand) request(stdin io.Reader, env environ) (speech.Request, error) {
 	if c.MaxTokens < 0 {
 		return speech.Request{}, &usageError{fmt.Errorf("--max-tokens is %d, which is less than 0", c.MaxTokens)}
 	}
@@ -124,38 +126,29 @@ func (c *synthCommand) request(stdin io.Reader) (speech.Request, error) {
 		req.Sampling.Semantic, req.Sampling.Coarse, req.Sampling.Fine = &zero, &zero, &zero
 	}
 	if c.Text == "-" {
-		text, err := io.ReadAll(io.LimitReader(stdin, maxTextBytes+1))
-		if err != nil {
-			return req, fmt.Errorf("read the text: %w", err)
+		var err error
+		if req.Text, err = readText(stdin); err != nil {
+			return req, err
 		}
-		if len(text) > maxTextBytes {
-			return req, fmt.Errorf("the text is longer than %d bytes", maxTextBytes)
-		}
-		req.Text = string(text)
 	}
-	return req, c.readVoice(&req.Voice)
+	return req, c.readVoice(&req.Voice, c.Voice, env)
 }
 
-// readVoice takes --voice for a file if there is one of that name, else for a voice of the model.
-func (c *synthCommand) readVoice(to *speech.VoiceChoice) error {
-	to.Name = c.Voice
-	if c.Voice == "" {
-		return nil
+// readText reads what to say.
+func readText(stdin io.Reader) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(stdin, maxTextBytes+1))
+	if err != nil {
+		return "", fmt.Errorf("read the text: %w", err)
 	}
-	arrays, err := voicefile.Read(c.Voice)
-	switch {
-	case err == nil:
-		to.Arrays = &arrays
-		return nil
-	case errors.Is(err, cgo.ErrNotFound) && !strings.HasSuffix(c.Voice, voicefile.Suffix):
-		return nil
+	if len(text) > maxTextBytes {
+		return "", fmt.Errorf("the text is longer than %d bytes", maxTextBytes)
 	}
-	return err
+	return string(text), nil
 }
 
-// checkOutput finds out before the work whether its result can be written.
-func (c *synthCommand) checkOutput() error {
-	for _, path := range []string{c.Output, c.SaveVoice} {
+// checkOutput finds out before the work whether its results can be written.
+func checkOutput(paths ...string) error {
+	for _, path := range paths {
 		if path == "" || path == "-" {
 			continue
 		}
@@ -172,24 +165,20 @@ func (c *synthCommand) checkOutput() error {
 	return nil
 }
 
-// writeAudio writes a regular file whole or not at all, and a device or a pipe as it comes.
-func (c *synthCommand) writeAudio(stdout io.Writer, rateHz int, pcm []float32) error {
-	format, err := audio.ParseFormat(c.Format)
-	if err != nil {
-		return err
-	}
+// writeAudio writes a regular file whole or not at all, and a device or a pipe as it comes; - is stdout.
+func writeAudio(stdout io.Writer, path string, format audio.Format, rateHz int, pcm []float32) error {
 	encoded, err := audio.Encode(format, rateHz, pcm)
 	if err != nil {
 		return err
 	}
-	if c.Output == "-" {
+	if path == "-" {
 		_, err = stdout.Write(encoded)
 		return err
 	}
-	if st, err := os.Stat(c.Output); err == nil && !st.Mode().IsRegular() {
-		return os.WriteFile(c.Output, encoded, 0o666)
+	if st, err := os.Stat(path); err == nil && !st.Mode().IsRegular() {
+		return os.WriteFile(path, encoded, 0o666)
 	}
-	return atomicfile.Write(c.Output, func(f *os.File) error {
+	return atomicfile.Write(path, func(f *os.File) error {
 		_, err := f.Write(encoded)
 		return err
 	})

@@ -56,7 +56,9 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
 		begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	u.order.request.ID = requestID(c)
-	u.order.request.Voice.Stored = s.storedVoice
+	if s.Voices != nil {
+		u.order.request.Voice.Stored = s.Voices.Lookup
+	}
 	if !order.forget {
 		u.generation = s.recent.newID()
 	}

@@ -62,19 +62,6 @@ func (s *Server) storedVoices() ([]voices.Voice, error) {
 	return s.Voices.List()
 }
 
-// storedVoice is a speech.VoiceChoice's Stored.
-func (s *Server) storedVoice(name string) (string, cgo.VoiceArrays, error) {
-	if s.Voices == nil {
-		return "", cgo.VoiceArrays{}, cgo.ErrNotFound
-	}
-	v, err := s.Voices.Find(name)
-	if err != nil {
-		return "", cgo.VoiceArrays{}, err
-	}
-	arrays, err := s.Voices.Arrays(v.ID)
-	return v.ID, arrays, err
-}
-
 // voice is GET /v1/audio/voices/{id}; with ?format=npz, the voice itself.
 func (s *Server) voice(c *fiber.Ctx) error {
 	v, err := s.pathVoice(c)
@@ -183,8 +170,7 @@ func (s *Server) checkVoice(c *fiber.Ctx, v newVoice) error {
 	if err != nil {
 		return err
 	}
-	if v.Name == speech.NoVoice || speech.IsOpenAIVoice(v.Name) ||
-		slices.ContainsFunc(models, func(m Model) bool { return slices.Contains(m.Voices, v.Name) }) {
+	if NameTaken(v.Name, models) {
 		return badRequest("name", "name_taken", "The name %q means another voice already; a model's own voices and OpenAI's names come first.", v.Name)
 	}
 	if err := voices.CheckShape(v.arrays); err != nil {
@@ -197,6 +183,12 @@ func (s *Server) checkVoice(c *fiber.Ctx, v newVoice) error {
 		return &modelError{id: v.Model, err: err}
 	}
 	return nil
+}
+
+// NameTaken says whether a name means another voice than a stored one: of a model, or OpenAI's.
+func NameTaken(name string, models []Model) bool {
+	return name == speech.NoVoice || speech.IsOpenAIVoice(name) ||
+		slices.ContainsFunc(models, func(m Model) bool { return slices.Contains(m.Voices, name) })
 }
 
 // storeError maps what the store says to its sender.

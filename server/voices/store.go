@@ -89,6 +89,16 @@ func (s *Store) Find(idOrName string) (Voice, error) {
 	return Voice{}, notFound(idOrName)
 }
 
+// Lookup finds a voice as Find does and returns its id and its arrays.
+func (s *Store) Lookup(idOrName string) (id string, arrays cgo.VoiceArrays, err error) {
+	v, err := s.Find(idOrName)
+	if err != nil {
+		return "", cgo.VoiceArrays{}, err
+	}
+	arrays, err = s.Arrays(v.ID)
+	return v.ID, arrays, err
+}
+
 // Get returns what is known of the voice with that id; the error wraps cgo.ErrNotFound when there is none.
 func (s *Store) Get(id string) (Voice, error) {
 	if !idForm.MatchString(id) {

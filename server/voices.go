@@ -1,18 +1,27 @@
 package main
 
 import (
+	"errors"
 	"math"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/rs/zerolog"
 
+	"barkd/cgo"
+	"barkd/server/models/voicefile"
+	"barkd/server/speech"
 	"barkd/server/voices"
 )
 
-// voiceFlags say where the voices that people make are kept.
+// voiceDirFlag says where the voices that people make are kept.
+type voiceDirFlag struct {
+	VoicesDir string `var:"VOICES_DIR" placeholder:"DIR" help:"Folder of the stored voices; default is in the user's data folder, off for none."`
+}
+
+// voiceFlags bound them.
 type voiceFlags struct {
-	VoicesDir         string `var:"VOICES_DIR" placeholder:"DIR" help:"Folder of the voices that are uploaded or kept; default is in the user's data folder, off for none."`
+	voiceDirFlag
 	MaxVoices         string `var:"MAX_VOICES" default:"1000" placeholder:"1000" help:"Most voices in it."`
 	VoicesBudget      string `var:"VOICES_BUDGET" default:"256MB" placeholder:"256MB" help:"Most bytes of their files."`
 	GenerationsBudget string `var:"GENERATIONS_BUDGET" default:"16MB" placeholder:"16MB" help:"Memory for the tokens of recent speech, from which a voice can be kept; 0 for none."`
@@ -40,6 +49,27 @@ func (s *settings) bytes(name, value string) int64 {
 		s.bad(name, value, "a size such as 16MB")
 	}
 	return int64(n)
+}
+
+// readVoice takes a name for a file if there is one of that name, else for a voice of the model or a stored one.
+func (f voiceDirFlag) readVoice(to *speech.VoiceChoice, name string, env environ) error {
+	to.Name = name
+	if name == "" {
+		return nil
+	}
+	arrays, err := voicefile.Read(name)
+	switch {
+	case err == nil:
+		to.Arrays = &arrays
+		return nil
+	case !errors.Is(err, cgo.ErrNotFound) || strings.HasSuffix(name, voicefile.Suffix):
+		return err
+	}
+	store, err := voiceConfig{dir: f.VoicesDir}.open(env.get, zerolog.Nop())
+	if store != nil {
+		to.Stored = store.Lookup
+	}
+	return err
 }
 
 // open opens the folder, nil for none. A process without a home keeps no voices: a server is useful without them.
