@@ -8,7 +8,7 @@ SOAK ?= 30m
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser deploy-test clean
+.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser conformance deploy-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
@@ -59,7 +59,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/conformance/run .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -89,6 +89,10 @@ model: ## check the formal model of the model cache (cgo/cache/model)
 browser: build ## the web page in Chromium: by keyboard, by axe-core, in screenshots (build/browser); needs Node.js 20
 	@tools/install-deps browser
 	tools/browser-test/run
+
+conformance: build ## the official clients of OpenAI, ElevenLabs and ollama against bin/barkd; needs Python 3.10 and Node.js 20
+	@tools/install-deps conformance
+	tools/conformance/run
 
 deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit
 	@tools/install-deps deploy
