@@ -34,16 +34,17 @@ test: native ## native tests, then go test ./...
 	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
 
-BENCH_TYPES ?= i8 f16
-bench: build ## time every op, a load, and 5 s and 13 s of audio from models of bark-small's shape, beside this machine's limits
+BENCH_MODELS ?= bark-small-i8 bark-small-f16 bark-i8
+bench: build ## every op, loads, 5 s and 13 s of audio from models of bark-small's and bark's shape beside this machine's limits
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops
 	@rm -f build/bench.json
-	@for type in $(BENCH_TYPES); do \
-	  model=build/bark-small-$$type.gguf; \
-	  [ -f $$model ] || go run ./tools/untrained -shape bark-small -type $$type -o $$model || exit 1; \
+	@for name in $(BENCH_MODELS); do \
+	  model=build/$$name.gguf; \
+	  [ -f $$model ] || go run ./tools/untrained -shape $${name%-*} -type $${name##*-} -o $$model || exit 1; \
 	  $(NATIVE)/native/bench/bench_load $$model || exit 1; \
-	  $(NATIVE)/native/bench/bench_speech $$model 0 250 649 --json=build/bench.json || exit 1; \
+	  case $$name in bark-small-i8) lengths="250 649 649v";; bark-small-*) lengths="250 649";; *) lengths=250;; esac; \
+	  $(NATIVE)/native/bench/bench_speech $$model 0 $$lengths --json=build/bench.json || exit 1; \
 	done
 
 cycles: native ## 200 loads and closes of a model of bark-small's shape; memory must come back each time

@@ -1,10 +1,13 @@
 // bench_speech.cc: whole generations, stage by stage, beside the least time this machine could need
-// for them. Usage: bench_speech MODEL.gguf [threads] [semantic tokens ...]; one JSON object per run
-// goes to the file named by --json=FILE, if given.
+// for them. Usage: bench_speech MODEL.gguf [threads] [semantic tokens ...], where 649v is 649
+// tokens in a full voice; one JSON object per run goes to the file named by --json=FILE, if given.
+#include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <string>
 #include <vector>
 
@@ -42,20 +45,58 @@ struct Watch {
   }
 };
 
-struct Run {
-  std::vector<Row> rows;
-  double seconds = 0, audio = 0, bound = 0;
-  int64_t n_semantic = 0, n_frames = 0;
+struct Length {
+  int64_t n_semantic = 0;
+  bool voice = false;
 };
 
-Run measure(Session& session, int64_t n_semantic) {
+struct Run {
+  std::vector<Row> rows;
+  double seconds = 0, audio = 0, bound = 0, peak_bytes = 0;
+  int64_t n_semantic = 0, n_frames = 0;
+  bool voice = false;
+};
+
+// What a process has had in memory at most since the last reset, its mapped weights included.
+void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << 5; }
+
+double peak_memory_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string key; status >> key;) {
+    double kilobytes = 0;
+    if (key == "VmHWM:" && status >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
+}
+
+// Long enough that no stage leaves room beside it; the codes do not matter.
+Voice full_voice(const Config& config) {
+  const double ratio = config.coarse.rate_hz / config.semantic.rate_hz;
+  const double for_fine = std::ceil(static_cast<double>(config.fine.history_length) / ratio);
+  const int64_t n = std::max(config.semantic.max_input_length, static_cast<int64_t>(for_fine));
+  const int64_t n_frames = std::llround(static_cast<double>(n) * ratio);
+  const auto codes = [](int64_t count, int64_t below) {
+    std::vector<int32_t> ids(static_cast<size_t>(count));
+    for (int64_t i = 0; i < count; ++i)
+      ids[static_cast<size_t>(i)] = static_cast<int32_t>(i * 7919 % below);
+    return ids;
+  };
+  const int64_t n_coarse = config.coarse.n_codebook, n_fine = config.fine.n_fine_codebook;
+  return {codes(n, config.semantic.vocab_size),
+          {n_coarse, n_frames, codes(n_coarse * n_frames, config.codebook_size)},
+          {n_fine, n_frames, codes(n_fine * n_frames, config.codebook_size)}};
+}
+
+Run measure(Session& session, const Length& length, const Voice& voice) {
   const Config& config = session.model().config();
+  reset_peak_memory();
   Request request;
   request.text = "Hello, my name is Suno.";
   request.seed = 1;
   request.semantic.temperature = request.coarse.temperature = 0.7f;
   request.fine.temperature = 0.5f;
-  request.max_semantic_tokens = n_semantic;
+  request.max_semantic_tokens = length.n_semantic;
+  request.voice = length.voice ? &voice : nullptr;
   Watch semantic, coarse;
   Sink sink;
   sink.progress = [&](Stage stage, int64_t done, int64_t) {
@@ -68,6 +109,8 @@ Run measure(Session& session, int64_t n_semantic) {
   const Stats stats = session.synthesize(request, sink);
   Run run;
   run.seconds = seconds_since(start);
+  run.peak_bytes = peak_memory_bytes();
+  run.voice = length.voice;
   run.n_semantic = stats.n_semantic, run.n_frames = stats.n_frames;
   run.audio = static_cast<double>(stats.n_samples) / static_cast<double>(config.codec.sample_rate);
   run.rows = {{"semantic prefill", semantic.prefill, 0}, {"semantic decode", semantic.decode, 0},
@@ -76,8 +119,9 @@ Run measure(Session& session, int64_t n_semantic) {
   return run;
 }
 
-void add_bounds(Run& run, const Model& model, const Roofs& roofs) {
-  const StageBounds b = stage_bounds(model, roofs, run.n_semantic, run.n_frames);
+void add_bounds(Run& run, const Model& model, const Roofs& roofs, const Voice& voice) {
+  const StageBounds b =
+      stage_bounds(model, roofs, run.n_semantic, run.n_frames, run.voice ? &voice : nullptr);
   const double bounds[] = {
       b.semantic_prefill, b.semantic_decode, b.coarse_prefill, b.coarse_decode, b.fine, b.codec};
   for (size_t i = 0; i < run.rows.size(); ++i) {
@@ -87,8 +131,9 @@ void add_bounds(Run& run, const Model& model, const Roofs& roofs) {
 }
 
 void print(const Run& run) {
-  std::printf("%lld semantic tokens, %.2f s of audio\n", static_cast<long long>(run.n_semantic),
-              run.audio);
+  std::printf("%lld semantic tokens%s, %.2f s of audio, at most %.0f MB in memory\n",
+              static_cast<long long>(run.n_semantic), run.voice ? " in a full voice" : "",
+              run.audio, run.peak_bytes * 1e-6);
   std::printf("  %-18s %9s %9s %7s\n", "", "time", "bound", "ratio");
   for (const Row& row : run.rows)
     std::printf("  %-18s %7.3f s %7.3f s %7.2f\n", row.name, row.seconds, row.bound,
@@ -98,7 +143,8 @@ void print(const Run& run) {
               run.bound / run.audio);
 }
 
-void write_json(std::FILE* file, const std::string& model, const Roofs& roofs, const Run& run) {
+void write_json(std::FILE* file, const std::string& model, double load, const Roofs& roofs,
+                const Run& run) {
   std::fprintf(file,
                "{\"model\":\"%s\",\"threads\":%d,\"f32_flops\":%.4g,\"bf16_flops\":%.4g,"
                "\"i8_ops\":%.4g,\"read\":[",
@@ -106,8 +152,11 @@ void write_json(std::FILE* file, const std::string& model, const Roofs& roofs, c
   for (size_t i = 0; i < roofs.reads.size(); ++i)
     std::fprintf(file, "%s[%.4g,%.4g]", i ? "," : "", roofs.reads[i].bytes,
                  roofs.reads[i].bytes_per_s);
-  std::fprintf(file, "],\"audio_s\":%.4g,\"seconds\":%.4g,\"bound_s\":%.4g,\"stages\":{", run.audio,
-               run.seconds, run.bound);
+  std::fprintf(file,
+               "],\"load_s\":%.4g,\"voice\":%s,\"peak_bytes\":%.4g,\"audio_s\":%.4g,"
+               "\"seconds\":%.4g,\"bound_s\":%.4g,\"stages\":{",
+               load, run.voice ? "true" : "false", run.peak_bytes, run.audio, run.seconds,
+               run.bound);
   for (size_t i = 0; i < run.rows.size(); ++i)
     std::fprintf(file, "%s\"%s\":{\"seconds\":%.4g,\"bound_s\":%.4g}", i ? "," : "",
                  run.rows[i].name, run.rows[i].seconds, run.rows[i].bound);
@@ -116,26 +165,28 @@ void write_json(std::FILE* file, const std::string& model, const Roofs& roofs, c
 
 // Two generations of each length; the faster one counts. Roofs are measured before and after, and
 // the higher one counts: neighbours on the host come and go.
-void bench(const std::string& path, int threads, const std::vector<int64_t>& lengths,
+void bench(const std::string& path, int threads, const std::vector<Length>& lengths,
            const char* json) {
   Roofs roofs = measure_roofs(threads);
   const Clock::time_point start = Clock::now();
   Session session(Model::load(Gguf::open(path), 0, threads, {}), DType::F16);
-  std::printf("%s: loaded in %.3f s\n", path.c_str(), seconds_since(start));
+  const double load = seconds_since(start);
+  std::printf("%s: loaded in %.4f s\n", path.c_str(), load);
+  const Voice voice = full_voice(session.model().config());
   std::FILE* file = json ? std::fopen(json, "a") : nullptr;
   if (json && !file) fail(Status::NotFound, "cannot write %s", json);
   std::vector<Run> runs;
-  for (const int64_t n : lengths) {
-    runs.push_back(measure(session, n));
-    Run again = measure(session, n);
+  for (const Length& length : lengths) {
+    runs.push_back(measure(session, length, voice));
+    Run again = measure(session, length, voice);
     if (again.seconds < runs.back().seconds) runs.back() = std::move(again);
   }
   roofs.raise_to(measure_roofs(threads));
   print_roofs(roofs);
   for (Run& run : runs) {
-    add_bounds(run, session.model(), roofs);
+    add_bounds(run, session.model(), roofs, voice);
     print(run);
-    if (file) write_json(file, path, roofs, run);
+    if (file) write_json(file, path, load, roofs, run);
   }
   if (file) std::fclose(file);
 }
@@ -157,9 +208,10 @@ int main(int argc, char** argv) {
     return 2;
   }
   const int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
-  std::vector<int64_t> lengths;
-  for (size_t i = 2; i < arguments.size(); ++i) lengths.push_back(std::atoll(arguments[i]));
-  if (lengths.empty()) lengths = {250, 649};
+  std::vector<barkrt::bench::Length> lengths;
+  for (size_t i = 2; i < arguments.size(); ++i)
+    lengths.push_back({std::atoll(arguments[i]), std::strchr(arguments[i], 'v') != nullptr});
+  if (lengths.empty()) lengths = {{250, false}, {649, false}};
   try {
     barkrt::bench::bench(arguments[0], threads > 0 ? threads : barkrt::cpu_usable_cores(), lengths,
                          json);

@@ -64,16 +64,22 @@ void add_semantic(StageBounds& bounds, const Model& model, const Roofs& roofs, i
 }
 
 // The windows as run_coarse feeds them, with all tokens different from each other.
-void add_coarse(StageBounds& bounds, const Model& model, const Roofs& roofs, int64_t n_semantic) {
+void add_coarse(StageBounds& bounds, const Model& model, const Roofs& roofs, int64_t n_semantic,
+                const Voice* voice) {
   const Config& config = model.config();
   const GptWeights& w = model.weights().coarse;
   const Gpt gpt(w);
   const double head = bytes_of(w.lm_head[0].slice(0, config.codebook_size));
-  std::vector<int32_t> semantic(static_cast<size_t>(n_semantic)), tokens, fed;
+  const CoarseHistory history = coarse_history(config, voice);
+  const int64_t n_history = static_cast<int64_t>(history.semantic.size());
+  std::vector<int32_t> semantic(static_cast<size_t>(n_history + n_semantic)), fed;
+  std::vector<int32_t> tokens(history.coarse.size());
   std::iota(semantic.begin(), semantic.end(), 0);
+  int32_t next = static_cast<int32_t>(semantic.size());
+  for (int32_t& token : tokens) token = next++;
   const int64_t n_steps = coarse_steps(config, Rules::Suno, n_semantic);
   for (int64_t done = 0; done < n_steps;) {
-    const std::vector<int32_t> prompt = coarse_prompt(config, semantic, 0, tokens, done);
+    const std::vector<int32_t> prompt = coarse_prompt(config, semantic, n_history, tokens, done);
     const auto differ =
         std::mismatch(prompt.begin(), prompt.end() - 1, fed.begin(), fed.end()).first;
     const double common = static_cast<double>(differ - prompt.begin());
@@ -83,23 +89,24 @@ void add_coarse(StageBounds& bounds, const Model& model, const Roofs& roofs, int
     fed = prompt;
     const int64_t end = std::min(done + config.coarse.window_length, n_steps);
     for (; done < end; ++done) {
-      const int32_t token = static_cast<int32_t>(n_semantic + done);
-      tokens.push_back(token);
+      tokens.push_back(next);
       if (done + 1 == end) continue;
-      fed.push_back(token);
+      fed.push_back(next++);
       bounds.coarse_decode += gpt.step_seconds(roofs, static_cast<int64_t>(fed.size()), head);
     }
   }
 }
 
-void add_fine(StageBounds& bounds, const Model& model, const Roofs& roofs, int64_t n_frames) {
+void add_fine(StageBounds& bounds, const Model& model, const Roofs& roofs, int64_t n_frames,
+              const Voice* voice) {
   const FineConfig& c = model.config().fine;
   const GptWeights& w = model.weights().fine;
   const Gpt gpt(w);
   const double rows = static_cast<double>(c.input_length);
   const double head = size_of(w.lm_head[0].slice(0, model.config().codebook_size));
   const int64_t passes = c.n_fine_codebook - model.config().coarse.n_codebook;
-  for (const FineWindow& window : fine_windows(c, 0, n_frames)) {
+  const int64_t n_history = voice ? std::min(c.history_length, voice->fine.n_frames) : 0;
+  for (const FineWindow& window : fine_windows(c, n_history, n_frames)) {
     const double wanted = rows - static_cast<double>(window.relative);
     bounds.fine +=
         static_cast<double>(passes) * (gpt.pass_seconds(roofs, rows, rows * rows, wanted) +
@@ -131,11 +138,11 @@ void add_codec(StageBounds& bounds, const Model& model, const Roofs& roofs, int6
 }  // namespace
 
 StageBounds stage_bounds(const Model& model, const Roofs& roofs, int64_t n_semantic,
-                         int64_t n_frames) {
+                         int64_t n_frames, const Voice* voice) {
   StageBounds bounds;
   add_semantic(bounds, model, roofs, n_semantic);
-  add_coarse(bounds, model, roofs, n_semantic);
-  add_fine(bounds, model, roofs, n_frames);
+  add_coarse(bounds, model, roofs, n_semantic, voice);
+  add_fine(bounds, model, roofs, n_frames, voice);
   add_codec(bounds, model, roofs, n_frames);
   return bounds;
 }

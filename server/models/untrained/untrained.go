@@ -99,6 +99,17 @@ func BarkSmallConfig() Config {
 	return config
 }
 
+// BarkConfig returns the shape of suno/bark, the large model, else as BarkSmallConfig.
+func BarkConfig() Config {
+	config := BarkSmallConfig()
+	c := &config.Schema
+	c.Name = "barkd/bark-shape"
+	for _, gpt := range []*schema.GPT{&c.Semantic.GPT, &c.Coarse.GPT, &c.Fine.GPT} {
+		gpt.Layers, gpt.Heads, gpt.Embd = 24, 16, 1024
+	}
+	return config
+}
+
 // Write writes the tests' model for the seed. The same seed gives the same bytes.
 func Write(w io.Writer, seed uint64) error { return WriteConfig(w, seed, DefaultConfig()) }
 
