@@ -20,18 +20,17 @@ import (
 
 // serverConfig is what `barkd serve` is asked to be, checked.
 type serverConfig struct {
-	runtime    runtimeConfig
-	address    string
-	maxRunning int
-	maxWaiting int
-	cache      cacheConfig
-	voices     voiceConfig
-	admin      adminConfig
-	agent      string        // address of the port for HAProxy; "" for none
-	drain      time.Duration // between the announcement of a shutdown and its beginning
-	grace      time.Duration
-	logLevel   zerolog.Level
-	logFormat  string
+	runtime   runtimeConfig
+	address   string
+	admission speech.Limits
+	cache     cacheConfig
+	voices    voiceConfig
+	admin     adminConfig
+	agent     string        // address of the port for HAProxy; "" for none
+	drain     time.Duration // between the announcement of a shutdown and its beginning
+	grace     time.Duration
+	logLevel  zerolog.Level
+	logFormat string
 }
 
 // cacheConfig says how models are kept.
@@ -155,17 +154,20 @@ func (c *serveCommand) config() (serverConfig, error) {
 	var s settings
 	port := s.integer("PORT", c.Port, 0, 65535)
 	cfg := serverConfig{
-		runtime:    c.runtimeFlags.read(&s),
-		address:    net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(port)),
-		maxRunning: s.integer("MAX_CONCURRENT_REQUESTS", c.MaxConcurrentRequests, 1, math.MaxInt32),
-		maxWaiting: s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
-		cache:      c.cacheFlags.read(&s),
-		voices:     c.voiceFlags.read(&s),
-		admin:      adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
-		agent:      s.address("AGENT_ADDR", c.AgentAddr),
-		drain:      s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),
-		grace:      time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
-		logFormat:  s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
+		runtime: c.runtimeFlags.read(&s),
+		address: net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(port)),
+		admission: speech.Limits{
+			Running:  s.integer("MAX_CONCURRENT_REQUESTS", c.MaxConcurrentRequests, 1, math.MaxInt32),
+			Queued:   s.integer("MAX_QUEUED_REQUESTS", c.MaxQueuedRequests, 0, math.MaxInt32),
+			PerModel: s.integer("MAX_QUEUED_PER_MODEL", c.MaxQueuedPerModel, 0, math.MaxInt32),
+		},
+		cache:     c.cacheFlags.read(&s),
+		voices:    c.voiceFlags.read(&s),
+		admin:     adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
+		agent:     s.address("AGENT_ADDR", c.AgentAddr),
+		drain:     s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),
+		grace:     time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
+		logFormat: s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}
 	level := s.oneOf("LOG_LEVEL", c.LogLevel, "info", "debug", "warn", "error")
 	var err error

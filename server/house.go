@@ -49,15 +49,15 @@ func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Lo
 	if err := h.pin(ctx); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	admission := speech.NewAdmission(cfg.maxRunning, cfg.maxWaiting)
-	h.speaker = speech.NewService(poolModels{h.pool}, admission, log)
+	admission := speech.NewAdmission(cfg.admission)
+	h.speaker = speech.NewService(poolModels{h.pool, b.resolve}, admission, log)
 	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
 	wanted := cfg.cache.warmup
 	if cfg.cache.learn {
 		wanted = h.pool.Propose(demand)
 	}
 	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
-	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Slots: cfg.maxRunning, Level: h.machine.Level})
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Slots: cfg.admission.Running, Level: h.machine.Level})
 	return h, nil
 }
 
@@ -115,7 +115,16 @@ func (h *house) close() error {
 }
 
 // poolModels lends the pool's models to the speech service.
-type poolModels struct{ pool *cgo.Pool }
+type poolModels struct {
+	pool    *cgo.Pool
+	resolve cgo.Resolver
+}
+
+// Known implements speech.Models.
+func (p poolModels) Known(id string) error {
+	_, err := p.resolve(id)
+	return err
+}
 
 // Acquire implements speech.Models.
 func (p poolModels) Acquire(ctx context.Context, id string, ask cache.Ask) (speech.Lease, error) {

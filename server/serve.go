@@ -25,7 +25,8 @@ type serveCommand struct {
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
 	DefaultModel          string `var:"DEFAULT_MODEL" default:"barkd/tiny" placeholder:"ID" help:"Model of requests that name none, or one of ElevenLabs'."`
 	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
-	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"32" placeholder:"32" help:"Most requests that wait; more are answered 503."`
+	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"64" placeholder:"64" help:"Most requests that wait; more are answered 503."`
+	MaxQueuedPerModel     string `var:"MAX_QUEUED_PER_MODEL" default:"32" placeholder:"32" help:"Most requests that wait for one model."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
 	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for."`
 	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
@@ -81,7 +82,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
-		QueueLimit: cfg.maxWaiting, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
+		QueueLimit: cfg.admission.Queued, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)

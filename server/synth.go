@@ -66,7 +66,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
 		return err
 	}
 	one := &oneModel{b: b, threads: threads}
-	service := speech.NewService(one, speech.NewAdmission(1, 0), newLog(io.err, zerolog.WarnLevel, "console"))
+	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, zerolog.WarnLevel, "console"))
 	bar := newSpeechBar(io.err, req.Text)
 	var (
 		pcm   []float32
@@ -249,6 +249,9 @@ type oneModel struct {
 	threads  int
 	loadTook time.Duration
 }
+
+// Known implements speech.Models; Acquire comes right after it and says the same.
+func (o *oneModel) Known(string) error { return nil }
 
 // Acquire implements speech.Models.
 func (o *oneModel) Acquire(ctx context.Context, name string, _ cache.Ask) (speech.Lease, error) {

@@ -98,7 +98,7 @@ func (c *voicesAddCommand) Run(ctx context.Context, io stdio, env environ) error
 		return fmt.Errorf("the name %q means another voice already: a model's own and OpenAI's names come first", c.Name)
 	}
 	if c.Model != "" {
-		service := speech.NewService(&oneModel{b: b, threads: threads}, speech.NewAdmission(1, 0), zerolog.Nop())
+		service := speech.NewService(&oneModel{b: b, threads: threads}, speech.NewAdmission(speech.Limits{Running: 1}), zerolog.Nop())
 		if err := service.CheckVoice(ctx, c.Model, arrays); err != nil {
 			return err
 		}

@@ -77,6 +77,9 @@ func (c *Cache[V]) Acquire(ctx context.Context, key string, ask Ask) (Lease[V], 
 		lease.cache = c
 		return lease, err
 	}
+	if ask.Waits != nil {
+		ask.Waits()
+	}
 	return c.wait(ctx, w)
 }
 

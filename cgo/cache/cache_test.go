@@ -51,6 +51,28 @@ func TestManyAcquirersShareOneLoad(t *testing.T) {
 	})
 }
 
+func TestWhoHasToWaitIsToldBeforeIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newStore(t, 1)
+		gate := s.hold("a")
+		c := s.cache(Options[*thing]{})
+		var told int
+		wait := func() {
+			lease, err := c.Acquire(context.Background(), "a", Ask{Waits: func() { told++ }})
+			require.NoError(t, err)
+			lease.Release()
+		}
+		go wait()
+		synctest.Wait()
+		assert.Equal(t, 1, told, "its load has not ended")
+		gate <- nil
+		synctest.Wait()
+		wait()
+		assert.Equal(t, 1, told, "a hit does not wait")
+		closed(t, c)
+	})
+}
+
 func TestLeastRecentlyUsedIdleValueIsEvicted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 2)

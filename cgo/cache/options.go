@@ -108,6 +108,9 @@ type Ask struct {
 	KeepAlive time.Duration
 	// Background asks are not demand: preloads and warm-ups count as neither hit nor miss.
 	Background bool
+	// Waits, if set, is called on the goroutine of Acquire when the key is not to be had at once, before the wait. It
+	// must not panic.
+	Waits func()
 }
 
 // Outcome is how a key was come by.

@@ -95,6 +95,7 @@ func toError(err error, cause error) *Error {
 		fail  *fiber.Error
 		input *speech.InputError
 		full  *speech.QueueFullError
+		late  *speech.TooLateError
 
 		refused *cache.Refusal
 	)
@@ -113,6 +114,8 @@ func toError(err error, cause error) *Error {
 		return unsupportedFormat(err)
 	case errors.As(err, &full):
 		return unavailable("overloaded", "The server is busy: "+full.Error()+".", full.RetryAfter, err)
+	case errors.As(err, &late):
+		return unavailable("timeout_too_short", "The server is busy: "+late.Error()+".", late.RetryAfter, err)
 	case errors.As(err, &refused) && !errors.Is(cause, errDraining):
 		return refusal(refused, err)
 	case errors.Is(err, speech.ErrRevoked):

@@ -131,7 +131,7 @@ func openSite(t *testing.T, with settings) *site {
 		made = nil
 	}
 	s.Server = api.New(api.Options{
-		Speaker:   speech.NewService(s.models, speech.NewAdmission(1, 1), log),
+		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: 1, PerModel: 1}), log),
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", QueueLimit: 1, ReadyPatience: time.Hour,
 		AdminKey: with.adminKey, AdminApart: with.apart, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),

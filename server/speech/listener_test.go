@@ -62,6 +62,8 @@ func (m virtualModels) Acquire(ctx context.Context, id string, _ cache.Ask) (spe
 	return virtualLease{model}, err
 }
 
+func (virtualModels) Known(string) error { return nil }
+
 type virtualLease struct{ model cgo.Model }
 
 func (l virtualLease) Model() cgo.Model         { return l.model }
@@ -84,7 +86,7 @@ func newVirtual(t *testing.T, scale float64, faults string) *virtual {
 		options.Faults, err = mock.ParseFaults([]byte(faults))
 		require.NoError(t, err)
 	}
-	v.service = speech.NewService(virtualModels{mock.New(options)}, speech.NewAdmission(1, 0), zerolog.Nop())
+	v.service = speech.NewService(virtualModels{mock.New(options)}, speech.NewAdmission(speech.Limits{Running: 1}), zerolog.Nop())
 	v.service.SetClock(func() time.Time { return v.now })
 	return v
 }

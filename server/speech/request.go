@@ -1,7 +1,6 @@
 package speech
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +24,8 @@ type Request struct {
 	KV                cgo.KVType
 	MaxSemanticTokens int // of each piece; 0 is the model's own limit
 	Sampling          SamplingChoice
+	Priority          int           // in the queue: higher goes first
+	Patience          time.Duration // how long it can wait for its turn; 0 is for ever
 	// KeepAlive is how long the model stays in memory afterwards: 0 for the server's default, cache.Forever,
 	// cache.AtOnce or a duration.
 	KeepAlive time.Duration
@@ -122,21 +123,31 @@ func (r Result) RealTimeFactor() float64 {
 	return 0
 }
 
-// ErrQueueFull is wrapped by an error of Speak when as many requests wait as may; see QueueFullError.
-var ErrQueueFull = errors.New("too many requests are waiting")
-
-// QueueFullError says when to come back.
+// QueueFullError says that as many requests wait as may, and when to come back.
 type QueueFullError struct {
+	Model      string // whose queue is full; "" for that of all models together
 	Waiting    int
-	RetryAfter time.Duration
+	RetryAfter time.Duration // in whole seconds
 }
 
 func (e *QueueFullError) Error() string {
-	return fmt.Sprintf("%d requests are waiting already; try again in %s", e.Waiting, e.RetryAfter)
+	of := ""
+	if e.Model != "" {
+		of = fmt.Sprintf(" for the model %q", e.Model)
+	}
+	return fmt.Sprintf("%d requests are waiting already%s; try again in %s", e.Waiting, of, e.RetryAfter)
 }
 
-// Unwrap makes errors.Is(err, ErrQueueFull) true.
-func (e *QueueFullError) Unwrap() error { return ErrQueueFull }
+// TooLateError says that a request would wait longer than it can, and when that may have changed.
+type TooLateError struct {
+	Wait, Patience time.Duration
+	RetryAfter     time.Duration // in whole seconds
+}
+
+func (e *TooLateError) Error() string {
+	return fmt.Sprintf("the request would wait about %s for its turn, longer than its timeout of %s; try again in %s",
+		e.Wait.Round(time.Second/10), e.Patience, e.RetryAfter)
+}
 
 // InputError is a mistake in the request, which its sender can correct.
 type InputError struct {

@@ -18,6 +18,8 @@ import (
 
 // Models lends loaded models.
 type Models interface {
+	// Known says at once whether there is such a model; if not its error is that of Acquire.
+	Known(id string) error
 	// Acquire returns the model, loading it if needed. The caller must Release the lease exactly once.
 	Acquire(ctx context.Context, id string, ask cache.Ask) (Lease, error)
 }
@@ -57,7 +59,8 @@ func drawSeed() uint64 { return rand.Uint64() >> 11 }
 func (s *Service) Load() (running, waiting int) { return s.admission.Load() }
 
 // Speak makes the audio of req and hands it to sink. It fails with an *InputError when the request is wrong, a
-// *QueueFullError when too many wait, an error of the models or the runtime, or ctx.Err().
+// *QueueFullError when too many wait, a *TooLateError when it would wait longer than its patience, an error of the
+// models or the runtime, or ctx.Err().
 //
 // Text beyond what the model can say in one go is cut by Pieces, joined with SilenceSeconds of silence. With
 // cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All pieces have the
@@ -67,13 +70,18 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 	if err := checkText(req); err != nil {
 		return Result{}, err
 	}
-	ticket, err := s.admission.Enter()
+	if err := s.models.Known(req.Model); err != nil {
+		return Result{}, err
+	}
+	ticket, err := s.admission.Enter(Place{
+		Model: req.Model, Priority: req.Priority, Chars: utf8.RuneCountInString(req.Text), Patience: req.Patience,
+	})
 	if err != nil {
 		return Result{}, err
 	}
 	defer ticket.Leave()
 	arrived := s.clock()
-	lease, err := s.models.Acquire(ctx, req.Model, cache.Ask{Holder: req.ID, KeepAlive: req.KeepAlive})
+	lease, err := s.take(ctx, ticket, cache.Ask{Holder: req.ID, KeepAlive: req.KeepAlive})
 	if err != nil {
 		return Result{}, err
 	}
@@ -85,6 +93,15 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 		return Result{}, ErrRevoked
 	}
 	return result, err
+}
+
+// take waits for the ticket's turn and takes its model, yielding the turn while the model is loaded.
+func (s *Service) take(ctx context.Context, ticket *Ticket, ask cache.Ask) (Lease, error) {
+	if err := ticket.Start(ctx); err != nil {
+		return nil, err
+	}
+	ask.Waits = ticket.Yield
+	return s.models.Acquire(ctx, ticket.place.Model, ask)
 }
 
 // untilRevoked returns a context that also ends, with ErrRevoked, when the lease is wanted back.
@@ -119,6 +136,7 @@ func (s *Service) read(ctx context.Context, req Request, sink Sink, lease Lease,
 	if err := r.speak(ctx); err != nil {
 		return Result{}, err
 	}
+	ticket.Spoke()
 	return r.result, nil
 }
 

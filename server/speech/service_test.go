@@ -38,7 +38,7 @@ func newHouse(t *testing.T, voices ...string) house {
 		assert.Zero(t, voices, "live voices")
 		assert.Zero(t, models.Leases(), "leases")
 	})
-	return house{speech.NewService(models, speech.NewAdmission(1, 2), zerolog.Nop()), model, models}
+	return house{speech.NewService(models, speech.NewAdmission(speech.Limits{Running: 1, Queued: 2, PerModel: 2}), zerolog.Nop()), model, models}
 }
 
 func (h house) say(t *testing.T, req speech.Request) (speech.Result, []float32) {
@@ -203,7 +203,6 @@ func TestQueueIsBoundedAndSaysWhenToComeBack(t *testing.T) {
 	err := <-done
 	var full *speech.QueueFullError
 	require.ErrorAs(t, err, &full)
-	assert.ErrorIs(t, err, speech.ErrQueueFull)
 	assert.Equal(t, 2, full.Waiting)
 	assert.GreaterOrEqual(t, full.RetryAfter, time.Second)
 
@@ -232,6 +231,63 @@ func TestWaitingRequestLeavesWhenItsContextEnds(t *testing.T) {
 	_, err := h.Speak(ctx, speech.Request{Model: "suno/bark", Text: "Hi."}, speech.Sink{})
 	require.ErrorIs(t, err, context.Canceled)
 	close(release)
+	require.NoError(t, <-done)
+}
+
+// speakers speak Hi at once in the background, one at a time, each until release; entered has those that began.
+func (h house) speakers(n int) (entered chan struct{}, release func(), done chan error) {
+	entered, hold := make(chan struct{}, n), make(chan struct{})
+	h.model.Work = func(context.Context, cgo.Request) error {
+		entered <- struct{}{}
+		<-hold
+		return nil
+	}
+	done = make(chan error, n)
+	for range n {
+		go func() {
+			_, err := h.Speak(context.Background(), speech.Request{Model: "suno/bark", Text: "Hi."}, speech.Sink{})
+			done <- err
+		}()
+	}
+	return entered, func() { close(hold) }, done
+}
+
+func TestWaitingRequestsHoldNoModel(t *testing.T) {
+	h := newHouse(t)
+	entered, release, done := h.speakers(3)
+	<-entered
+	require.Eventually(t, func() bool { _, waiting := h.Load(); return waiting == 2 }, 5*time.Second, time.Millisecond)
+	assert.EqualValues(t, 1, h.models.Leases())
+	release()
+	for range 3 {
+		require.NoError(t, <-done)
+	}
+}
+
+func TestRequestsOfAModelThatLoadsLetOthersRun(t *testing.T) {
+	h := newHouse(t)
+	h.models.All["barkd/tiny"] = speechtest.NewModel("barkd/tiny")
+	loaded := make(chan struct{})
+	h.models.Loads = map[string]chan struct{}{"suno/bark": loaded}
+	_, release, done := h.speakers(2)
+	require.Eventually(t, func() bool { _, waiting := h.Load(); return waiting == 2 }, 5*time.Second, time.Millisecond)
+	_, err := h.Speak(context.Background(), speech.Request{Model: "barkd/tiny", Text: "Hi."}, speech.Sink{})
+	require.NoError(t, err, "one at a time, and it is this one's turn")
+	assert.Empty(t, h.model.Requests())
+	close(loaded)
+	release()
+	for range 2 {
+		require.NoError(t, <-done)
+	}
+}
+
+func TestUnknownModelNeedsNoPlace(t *testing.T) {
+	h := newHouse(t)
+	entered, release, done := h.speakers(1)
+	<-entered
+	_, err := h.Speak(context.Background(), speech.Request{Model: "no/such", Text: "Hi."}, speech.Sink{})
+	require.ErrorIs(t, err, cgo.ErrNotFound)
+	release()
 	require.NoError(t, <-done)
 }
 

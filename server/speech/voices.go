@@ -138,12 +138,15 @@ func openVoice(model cgo.Model, name string, arrays *cgo.VoiceArrays) (cgo.Voice
 // CheckVoice says whether a model takes arrays as a voice, loading it if needed: with an *InputError when it does not,
 // else as Speak does.
 func (s *Service) CheckVoice(ctx context.Context, model string, arrays cgo.VoiceArrays) error {
-	ticket, err := s.admission.Enter()
+	if err := s.models.Known(model); err != nil {
+		return err
+	}
+	ticket, err := s.admission.Enter(Place{Model: model})
 	if err != nil {
 		return err
 	}
 	defer ticket.Leave()
-	lease, err := s.models.Acquire(ctx, model, cache.Ask{Holder: "voice"})
+	lease, err := s.take(ctx, ticket, cache.Ask{Holder: "voice"})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 type Models struct {
 	All map[string]*Model
 	Err error // if set, Acquire fails with it
+	// Loads, if set, are models that are not there yet: Acquire waits until theirs is closed.
+	Loads map[string]chan struct{}
 	// Revoke, if set, is what leases are revoked by.
 	Revoke chan struct{}
 	leases atomic.Int64
@@ -40,6 +42,14 @@ func (m *Models) LastAsk() cache.Ask {
 	return cache.Ask{}
 }
 
+// Known implements speech.Models.
+func (m *Models) Known(id string) error {
+	if _, ok := m.All[id]; !ok {
+		return fmt.Errorf("model %q: %w", id, cgo.ErrNotFound)
+	}
+	return nil
+}
+
 // Acquire implements speech.Models.
 func (m *Models) Acquire(ctx context.Context, id string, ask cache.Ask) (speech.Lease, error) {
 	if m.Err != nil {
@@ -48,13 +58,20 @@ func (m *Models) Acquire(ctx context.Context, id string, ask cache.Ask) (speech.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	model, ok := m.All[id]
-	if !ok {
-		return nil, fmt.Errorf("model %q: %w", id, cgo.ErrNotFound)
+	if err := m.Known(id); err != nil {
+		return nil, err
+	}
+	if loaded := m.Loads[id]; loaded != nil {
+		ask.Waits()
+		select {
+		case <-loaded:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	m.leases.Add(1)
 	m.asks.Store(&ask)
-	return &lease{models: m, model: model}, nil
+	return &lease{models: m, model: m.All[id]}, nil
 }
 
 type lease struct {
