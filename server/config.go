@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"barkd/cgo/mock"
+	"barkd/server/api"
 	"barkd/server/speech"
 )
 
@@ -25,7 +26,8 @@ type serverConfig struct {
 	admission speech.Limits
 	cache     cacheConfig
 	voices    voiceConfig
-	admin     adminConfig
+	rules     api.Rules
+	admin     string        // address of /cache/* when it has its own; "" for none
 	agent     string        // address of the port for HAProxy; "" for none
 	drain     time.Duration // between the announcement of a shutdown and its beginning
 	grace     time.Duration
@@ -49,9 +51,6 @@ type cacheConfig struct {
 	tidyEvery     time.Duration
 	trace, state  string // files; "" for none
 }
-
-// adminConfig says where /cache/* is served and to whom.
-type adminConfig struct{ address, key string }
 
 // runtimeConfig says what runs models, checked.
 type runtimeConfig struct {
@@ -163,18 +162,34 @@ func (c *serveCommand) config() (serverConfig, error) {
 		},
 		cache:     c.cacheFlags.read(&s),
 		voices:    c.voiceFlags.read(&s),
-		admin:     adminConfig{address: s.address("ADMIN_ADDR", c.AdminAddr), key: c.AdminKey},
+		admin:     s.address("ADMIN_ADDR", c.AdminAddr),
 		agent:     s.address("AGENT_ADDR", c.AgentAddr),
 		drain:     s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),
 		grace:     time.Duration(s.integer("SHUTDOWN_GRACE_SECONDS", c.ShutdownGraceSeconds, 0, 86400)) * time.Second,
 		logFormat: s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}
+	cfg.rules = c.rules(&s)
+	cfg.rules.QueueLimit = cfg.admission.Queued
 	level := s.oneOf("LOG_LEVEL", c.LogLevel, "info", "debug", "warn", "error")
 	var err error
 	if cfg.logLevel, err = zerolog.ParseLevel(level); err != nil {
 		return cfg, err
 	}
 	return cfg, s.err()
+}
+
+func (c *serveCommand) rules(s *settings) api.Rules {
+	rules := api.Rules{Open: api.Allowance{
+		RequestsPerMinute:   s.integer("RATE_LIMIT_REQUESTS", c.RateLimitRequests, 0, math.MaxInt32),
+		CharactersPerMinute: s.integer("RATE_LIMIT_CHARACTERS", c.RateLimitCharacters, 0, math.MaxInt32),
+		Concurrent:          s.integer("RATE_LIMIT_CONCURRENT", c.RateLimitConcurrent, 0, math.MaxInt32),
+	}}
+	rules.Keys = s.keys("API_KEYS", c.APIKeys, rules.Open)
+	if c.AdminKey != "" {
+		digest := api.DigestOf(c.AdminKey)
+		rules.Admin = &digest
+	}
+	return rules
 }
 
 func (f cacheFlags) read(s *settings) cacheConfig {

@@ -100,7 +100,7 @@ func TestEveryBadSettingIsNamedAtOnce(t *testing.T) {
 	env := map[string]string{
 		"PORT": "65536", "MAX_CACHED_MODELS": "0", "BARKD_BACKEND": "gpu", "MOCK_TIME_SCALE": "-1", "MAX_CONCURRENT_REQUESTS": "no",
 		"MAX_QUEUED_REQUESTS": "1.5", "CACHE_WARMUP_ENABLED": "maybe", "MEMORY_THRESHOLD_GB": "NaN", "SHUTDOWN_GRACE_SECONDS": "-5",
-		"LOG_LEVEL": "loud", "LOG_FORMAT": "xml", "BARKD_THREADS": "-1", "DRAIN_SECONDS": "-1",
+		"LOG_LEVEL": "loud", "MAX_QUEUED_PER_MODEL": "-1", "RATE_LIMIT_REQUESTS": "-1", "RATE_LIMIT_CHARACTERS": "many", "RATE_LIMIT_CONCURRENT": "0.5", "LOG_FORMAT": "xml", "BARKD_THREADS": "-1", "DRAIN_SECONDS": "-1",
 	}
 	got := barkd(t, env, "", "serve")
 	assert.Equal(t, 2, got.code)
@@ -307,14 +307,14 @@ type server struct {
 	stop func() int // as SIGTERM does; returns the exit code
 }
 
-func startServer(t *testing.T, env map[string]string) server {
+func startServer(t *testing.T, env map[string]string, args ...string) server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	log := &logWatch{address: make(chan string, 1)}
 	code := make(chan int, 1)
 	getenv := lookup(t, env)
 	go func() {
-		code <- run(ctx, []string{"serve", "--host", "127.0.0.1", "--port", "0"}, stdio{nil, io.Discard, log}, getenv)
+		code <- run(ctx, append([]string{"serve", "--host", "127.0.0.1", "--port", "0"}, args...), stdio{nil, io.Discard, log}, getenv)
 	}()
 	s := server{log: log, stop: sync.OnceValue(func() int { cancel(); return <-code })}
 	select {

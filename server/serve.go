@@ -27,8 +27,12 @@ type serveCommand struct {
 	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
 	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"64" placeholder:"64" help:"Most requests that wait; more are answered 503."`
 	MaxQueuedPerModel     string `var:"MAX_QUEUED_PER_MODEL" default:"32" placeholder:"32" help:"Most requests that wait for one model."`
+	APIKeys               string `name:"api-keys" var:"API_KEYS" placeholder:"KEY,KEY" help:"Keys that clients must show; none lets everybody in. Or a YAML list with names and limits, see the README."`
+	RateLimitRequests     string `var:"RATE_LIMIT_REQUESTS" default:"0" placeholder:"0" help:"Most requests to speak a minute, of each key without a limit of its own, or of everybody; 0 is no limit."`
+	RateLimitCharacters   string `var:"RATE_LIMIT_CHARACTERS" default:"0" placeholder:"0" help:"The same of the characters of their texts."`
+	RateLimitConcurrent   string `var:"RATE_LIMIT_CONCURRENT" default:"0" placeholder:"0" help:"The same of requests at one time."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
-	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for."`
+	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for; without it any of API_KEYS."`
 	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
 	DrainSeconds          string `var:"DRAIN_SECONDS" default:"0" placeholder:"0" help:"How long after SIGTERM requests are still taken, so that routers learn of it."`
 	ShutdownGraceSeconds  string `var:"SHUTDOWN_GRACE_SECONDS" default:"30" placeholder:"30" help:"How long running requests may finish after SIGTERM."`
@@ -82,7 +86,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
-		QueueLimit: cfg.admission.Queued, ReadyPatience: cfg.cache.readyPatience, AdminKey: cfg.admin.key, AdminApart: listeners.admin != nil,
+		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, Rules: cfg.rules,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
@@ -109,8 +113,8 @@ func listen(cfg serverConfig) (listeners, error) {
 	if l.public, err = net.Listen("tcp", cfg.address); err != nil {
 		return l, fmt.Errorf("cannot listen: %w", err)
 	}
-	if cfg.admin.address != "" {
-		if l.admin, err = net.Listen("tcp", cfg.admin.address); err != nil {
+	if cfg.admin != "" {
+		if l.admin, err = net.Listen("tcp", cfg.admin); err != nil {
 			l.close()
 			return l, fmt.Errorf("cannot listen for ADMIN_ADDR: %w", err)
 		}
@@ -133,6 +137,26 @@ func (l listeners) close() {
 	}
 }
 
+// warnOpen says who can use a server that asks for no keys.
+func warnOpen(l listeners, rules api.Rules, log zerolog.Logger) {
+	switch {
+	case len(rules.Keys) > 0 && rules.Admin == nil:
+		log.Warn().Msg("there is no ADMIN_KEY: whoever has one of API_KEYS may manage the cache")
+	case len(rules.Keys) > 0:
+	case loopback(l.public):
+		log.Info().Msg("there are no API_KEYS: every program of this machine may use the server")
+	default:
+		log.Warn().Stringer("address", l.public.Addr()).
+			Msg("there are no API_KEYS and the address is no loopback: everyone who can reach this machine may use the server")
+	}
+}
+
+// loopback says whether only this machine reaches the listener.
+func loopback(l net.Listener) bool {
+	at, ok := l.Addr().(*net.TCPAddr)
+	return ok && at.IP.IsLoopback()
+}
+
 // serve answers until ctx ends and every request is answered.
 func serve(ctx context.Context, server *api.Server, l listeners, cfg serverConfig, log zerolog.Logger) error {
 	served := make(chan error, 2)
@@ -147,6 +171,7 @@ func serve(ctx context.Context, server *api.Server, l listeners, cfg serverConfi
 		serving.Go(func() { server.ServeAgent(l.agent) })
 		line = line.Str("agent", l.agent.Addr().String())
 	}
+	warnOpen(l, cfg.rules, log)
 	line.Str("version", version).Str("backend", server.Backend).Msg("serving")
 	var failed error
 	select {

@@ -72,10 +72,11 @@ func (s *Server) weight() int {
 		worst = max(worst, s.Machine.Level(i))
 	}
 	_, waiting := s.Speaker.Load()
+	limit := s.door.Load().rules.QueueLimit
 	switch {
-	case worst == memwatch.LevelCritical || waiting > 0 && waiting >= s.QueueLimit:
+	case worst == memwatch.LevelCritical || waiting > 0 && waiting >= limit:
 		return 10
-	case worst == memwatch.LevelHigh || 2*waiting > s.QueueLimit:
+	case worst == memwatch.LevelHigh || 2*waiting > limit:
 		return 50
 	}
 	return 100

@@ -25,6 +25,8 @@ const statusClientGone = 499
 const (
 	typeInvalid = "invalid_request_error"
 	typeServer  = "server_error"
+
+	typeRateLimit = "rate_limit_error"
 )
 
 // retrySoon is the Retry-After of a condition whose end cannot be estimated.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"barkd/cgo"
+	"barkd/server/api"
 )
 
 func TestReadinessWaitsForTheWarmup(t *testing.T) {
@@ -42,7 +43,8 @@ func TestHealthAndMetricsTellOfTheCache(t *testing.T) {
 }
 
 func TestTheAdminKeyGuardsTheCacheAlone(t *testing.T) {
-	s := openSite(t, settings{adminKey: "sesame"})
+	key := api.DigestOf("sesame")
+	s := openSite(t, settings{rules: api.Rules{Admin: &key}})
 	for _, header := range [][]string{nil, {"Authorization", "Bearer wrong"}, {"Authorization", "sesame"}, {"x-api-key", "wrong"}} {
 		r := s.do(t, "GET", "/cache/stats", "", header...)
 		assert.Equal(t, 401, r.status, header)

@@ -32,6 +32,9 @@ func (s *Server) observe(c *fiber.Ctx) error {
 	if err != nil {
 		line = line.Err(rootCause(err))
 	}
+	if b := bearerOf(c); b != nil && b.Name != "" {
+		line = line.Str("key", b.Name)
+	}
 	line.Str("request_id", id).Str("method", c.Method()).Str("path", c.Path()).Int("status", status).
 		Dur("took_ms", time.Since(started)).Int("bytes", responseBytes(c)).Str("client", c.IP()).Msg("request")
 	return nil

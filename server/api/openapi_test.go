@@ -35,6 +35,26 @@ func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
 	assert.ElementsMatch(t, served, documented)
 }
 
+func TestOpenAPISaysWhichRoutesAskForAKey(t *testing.T) {
+	file, err := os.ReadFile("../openapi.yaml")
+	require.NoError(t, err)
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Security  *[]any
+			Responses map[string]any
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(file, &doc))
+	stars := strings.NewReplacer("{file}", "*")
+	for path, methods := range doc.Paths {
+		for method, operation := range methods {
+			free := operation.Security != nil && len(*operation.Security) == 0
+			assert.Equal(t, open[stars.Replace(path)], free, "%s %s", method, path)
+			assert.Equal(t, !free, operation.Responses["401"] != nil, "%s %s", method, path)
+		}
+	}
+}
+
 func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
 	file, err := os.ReadFile("../openapi.yaml")
 	require.NoError(t, err)

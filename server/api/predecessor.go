@@ -141,7 +141,10 @@ func (s *Server) olderSynthesize(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
-	u := s.utter(c, order)
+	u, err := s.utter(c, order)
+	if err != nil {
+		return err
+	}
 	<-u.done // a WAV is not streamed unless one asks for it
 	defer u.stop()
 	if u.err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +61,7 @@ type Catalogue interface {
 	Find(ctx context.Context, id string) (Model, error)
 }
 
-// Options of a Server. All fields are needed but AdminKey, AdminApart, Voices and GenerationBytes.
+// Options of a Server. All fields are needed but AdminApart, Rules, Voices and GenerationBytes.
 type Options struct {
 	Speaker   Speaker
 	Catalogue Catalogue
@@ -73,11 +74,10 @@ type Options struct {
 	Backend   string // "native" or "mock"
 	// ReadyPatience bounds how long readiness waits for the warm-up.
 	ReadyPatience time.Duration
-	// AdminKey guards /cache/*; "" leaves it open. AdminApart serves /cache/* on a listener of its own only.
-	AdminKey   string
+	// AdminApart serves /cache/* on a listener of its own only.
 	AdminApart bool
-	// QueueLimit is the most requests that may wait.
-	QueueLimit int
+	// Rules are those to begin with.
+	Rules Rules
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
 	// Voices keeps the voices that people make; nil keeps none.
@@ -94,6 +94,8 @@ type Server struct {
 	adminApp *fiber.App // nil unless AdminApart
 	scrape   fiber.Handler
 	started  time.Time
+	changing sync.Mutex // of the door
+	door     atomic.Pointer[door]
 	// leavesSoon: routers are told to send nothing new. draining: what they send is refused.
 	leavesSoon, draining atomic.Bool
 	leaving              chan struct{}   // closed when the server begins to shut down
@@ -104,6 +106,7 @@ type Server struct {
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
 	s := &Server{Options: o, recent: newGenerations(o.GenerationBytes), started: time.Now(), leaving: make(chan struct{})}
+	s.SetRules(o.Rules)
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.scrape = adaptor.HTTPHandler(o.Metrics.Handler())
 	if o.AdminApart {
@@ -134,9 +137,10 @@ func (s *Server) newApp(of side) *fiber.App {
 		if of != sideBoth && r.side != sideBoth && r.side != of {
 			continue
 		}
-		app.Add(r.Method, r.Path, r.handler)
+		handler := s.guard(r)
+		app.Add(r.Method, r.Path, handler)
 		if r.Method == fiber.MethodGet {
-			app.Add(fiber.MethodHead, r.Path, r.handler)
+			app.Add(fiber.MethodHead, r.Path, handler)
 		}
 	}
 	return app

@@ -104,7 +104,8 @@ type settings struct {
 	faults   string // of the simulated runtime, as MOCK_FAULTS
 	budget   int64
 	warmup   []string // models whose warm-up never runs
-	adminKey string
+	rules    api.Rules
+	queued   int    // requests that may wait; 0 is one
 	apart    bool   // /cache/* on a listener of its own
 	voiceDir string // "" for one of its own
 	noVoices bool
@@ -122,6 +123,8 @@ func openSite(t *testing.T, with settings) *site {
 	s.models = speechtest.NewModels(s.model, tiny)
 	log := zerolog.New(s.log)
 	s.openPool(t, with)
+	queued := max(with.queued, 1)
+	with.rules.QueueLimit = queued
 	if with.voiceDir == "" {
 		with.voiceDir = t.TempDir()
 	}
@@ -131,10 +134,10 @@ func openSite(t *testing.T, with settings) *site {
 		made = nil
 	}
 	s.Server = api.New(api.Options{
-		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: 1, PerModel: 1}), log),
+		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log),
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
-		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", QueueLimit: 1, ReadyPatience: time.Hour,
-		AdminKey: with.adminKey, AdminApart: with.apart, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
+		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
+		AdminApart: with.apart, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)
 	listeners := 1
@@ -213,6 +216,15 @@ func do(t *testing.T, method, url, body string, header ...string) reply {
 	all, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	return reply{resp.StatusCode, resp.Header, all}
+}
+
+// awaitLoad waits until so many requests run and so many wait.
+func (s *site) awaitLoad(t *testing.T, running, waiting int) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		r, w := s.Speaker.Load()
+		return r == running && w == waiting
+	}, 10*time.Second, time.Millisecond)
 }
 
 func (s *site) speak(t *testing.T, body string) reply {

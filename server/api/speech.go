@@ -36,7 +36,10 @@ func (s *Server) speech(c *fiber.Ctx) error {
 
 // say answers with the speech that an order asks for.
 func (s *Server) say(c *fiber.Ctx, order speechBody) error {
-	u := s.utter(c, order)
+	u, err := s.utter(c, order)
+	if err != nil {
+		return err
+	}
 	select {
 	case <-u.begun:
 		u.sendStream(c)

@@ -23,6 +23,7 @@ type utterance struct {
 	order   speechBody
 	ctx     context.Context
 	stop    func() // ends ctx
+	leave   func() // gives the bearer's place back; before the client can know that the request has ended
 	arrived time.Time
 	chunks  bool // the client takes a body without a length
 
@@ -48,11 +49,15 @@ type utterance struct {
 	spoken     cgo.VoiceArrays // its first piece's tokens
 }
 
-// utter begins to speak. The caller must wait for begun or done; after done it must call stop, and after begun send
-// the stream.
-func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
+// utter begins to speak if the bearer's allowance has room for it. The caller must wait for begun or done; after done it
+// must call stop, and after begun send the stream.
+func (s *Server) utter(c *fiber.Ctx, order speechBody) (*utterance, error) {
+	leave, err := s.admit(c, &order)
+	if err != nil {
+		return nil, err
+	}
 	u := &utterance{
-		server: s, order: order, arrived: time.Now(), chunks: c.Request().Header.IsHTTP11(), stage: "queue",
+		server: s, order: order, leave: leave, arrived: time.Now(), chunks: c.Request().Header.IsHTTP11(), stage: "queue",
 		begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	u.order.request.ID = requestID(c)
@@ -65,12 +70,13 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) *utterance {
 	u.ctx, u.stop = s.clientContext(c)
 	u.from, u.to = io.Pipe()
 	go u.run()
-	return u
+	return u, nil
 }
 
 func (u *utterance) run() {
 	defer close(u.done)
 	u.err = u.speak()
+	u.leave()
 	if u.encoder != nil {
 		u.encoder.Abort() // so that nothing is written after what ends the stream
 	}
