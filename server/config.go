@@ -27,6 +27,7 @@ type serverConfig struct {
 	cache     cacheConfig
 	voices    voiceConfig
 	rules     api.Rules
+	maxBody   int           // bytes of JSON
 	admin     string        // address of /cache/* when it has its own; "" for none
 	agent     string        // address of the port for HAProxy; "" for none
 	drain     time.Duration // between the announcement of a shutdown and its beginning
@@ -169,6 +170,7 @@ func (c *serveCommand) config() (serverConfig, error) {
 		logFormat: s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}
 	cfg.rules = c.rules(&s)
+	cfg.maxBody = s.integer("MAX_BODY_BYTES", c.MaxBodyBytes, 1<<10, 1<<30)
 	cfg.rules.QueueLimit = cfg.admission.Queued
 	level := s.oneOf("LOG_LEVEL", c.LogLevel, "info", "debug", "warn", "error")
 	var err error
@@ -184,6 +186,8 @@ func (c *serveCommand) rules(s *settings) api.Rules {
 		CharactersPerMinute: s.integer("RATE_LIMIT_CHARACTERS", c.RateLimitCharacters, 0, math.MaxInt32),
 		Concurrent:          s.integer("RATE_LIMIT_CONCURRENT", c.RateLimitConcurrent, 0, math.MaxInt32),
 	}}
+	rules.Timeout = s.seconds("REQUEST_TIMEOUT_SECONDS", c.RequestTimeoutSeconds, 0)
+	rules.MaxInputChars = s.integer("MAX_INPUT_CHARS", c.MaxInputChars, 1, math.MaxInt32)
 	rules.Keys = s.keys("API_KEYS", c.APIKeys, rules.Open)
 	if c.AdminKey != "" {
 		digest := api.DigestOf(c.AdminKey)

@@ -31,6 +31,9 @@ type serveCommand struct {
 	RateLimitRequests     string `var:"RATE_LIMIT_REQUESTS" default:"0" placeholder:"0" help:"Most requests to speak a minute, of each key without a limit of its own, or of everybody; 0 is no limit."`
 	RateLimitCharacters   string `var:"RATE_LIMIT_CHARACTERS" default:"0" placeholder:"0" help:"The same of the characters of their texts."`
 	RateLimitConcurrent   string `var:"RATE_LIMIT_CONCURRENT" default:"0" placeholder:"0" help:"The same of requests at one time."`
+	RequestTimeoutSeconds string `var:"REQUEST_TIMEOUT_SECONDS" default:"0" placeholder:"0" help:"How long a request may take until its answer begins, then it is answered 504; 0 is no bound."`
+	MaxInputChars         string `var:"MAX_INPUT_CHARS" default:"65536" placeholder:"65536" help:"Most characters of a text."`
+	MaxBodyBytes          string `var:"MAX_BODY_BYTES" default:"1048576" placeholder:"1048576" help:"Largest request body of JSON."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
 	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for; without it any of API_KEYS."`
 	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
@@ -86,7 +89,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
-		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, Rules: cfg.rules,
+		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, Rules: cfg.rules,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)

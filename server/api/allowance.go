@@ -110,12 +110,18 @@ func (a *account) tell(c *fiber.Ctx, now time.Time) {
 	}
 }
 
-// admit takes a request to speak from its bearer's allowance and gives it its bearer's priority. leave must be called
-// when it has ended.
+// admit checks what the request's bearer and the rules allow, takes it from the bearer's allowance, and gives it its
+// priority and its timeout. leave must be called when it has ended.
 func (s *Server) admit(c *fiber.Ctx, order *speechBody) (leave func(), err error) {
-	b, now := bearerOf(c), time.Now()
-	err = b.account.take(now, utf8.RuneCountInString(order.request.Text))
-	b.account.tell(c, now)
+	b, now, characters := bearerOf(c), time.Now(), utf8.RuneCountInString(order.request.Text)
+	if most := s.door.Load().rules.MaxInputChars; characters > most {
+		return nil, badRequest("input", "input_too_long", "The text has %d characters; at most %d are taken.", characters, most)
+	}
+	if order.request.Patience, err = s.timeoutOf(c); err != nil {
+		return nil, err
+	}
 	order.request.Priority = b.Priority
+	err = b.account.take(now, characters)
+	b.account.tell(c, now)
 	return b.account.leave, err
 }

@@ -160,7 +160,7 @@ func (s *Server) streamPreload(ctx context.Context, stop func(), c *fiber.Ctx, i
 // cacheWarmup is POST /cache/warmup: a JSON list of ids, loaded one after the other. An unknown id refuses the whole
 // list before anything is loaded. Its status is that of the first load that failed; the others are still tried.
 func (s *Server) cacheWarmup(c *fiber.Ctx) error {
-	ids, err := warmupIDs(c)
+	ids, err := s.warmupIDs(c)
 	if err != nil {
 		return err
 	}
@@ -196,8 +196,8 @@ func (s *Server) cacheWarmup(c *fiber.Ctx) error {
 	return c.JSON(fiber.Map{"models": results})
 }
 
-func warmupIDs(c *fiber.Ctx) ([]string, error) {
-	body, err := jsonBody(c)
+func (s *Server) warmupIDs(c *fiber.Ctx) ([]string, error) {
+	body, err := s.jsonBody(c)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type elevenQuery struct{ format, latency, logging string }
 // elevenFields are the fields a request may have; those without a reader have no effect on a Bark model, which is said
 // in the response's X-Barkd-Ignored.
 var elevenFields = map[string]func(*elevenBody, json.RawMessage) string{
-	"text":           func(b *elevenBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
+	"text":           func(b *elevenBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
 	"model_id":       func(b *elevenBody, raw json.RawMessage) string { return text(raw, &b.request.Model, 256) },
 	"voice_settings": elevenVoiceSettings,
 	"seed": func(b *elevenBody, raw json.RawMessage) string {

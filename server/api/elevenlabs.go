@@ -35,7 +35,7 @@ func (s *Server) elevenSpeak(c *fiber.Ctx, how delivery) error {
 		return &Error{Status: fiber.StatusNotImplemented, Type: typeServer, Code: "unsupported",
 			Message: "A Bark model does not tell when it says what; there are no timestamps."}
 	}
-	body, err := jsonBody(c)
+	body, err := s.jsonBody(c)
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *Server) elevenRemove(c *fiber.Ctx) error {
 }
 
 // elevenModels is GET /v1/models for ElevenLabs' clients.
-func elevenModels(c *fiber.Ctx, all []Model) error {
+func (s *Server) elevenModels(c *fiber.Ctx, all []Model) error {
 	type language struct {
 		ID   string `json:"language_id"`
 		Name string `json:"name"`
@@ -180,7 +180,7 @@ func elevenModels(c *fiber.Ctx, all []Model) error {
 		list = append(list, fiber.Map{
 			"model_id": m.ID, "name": m.ID, "description": m.body(nil).Notice, "can_do_text_to_speech": true, "can_do_voice_conversion": false,
 			"can_be_finetuned": false, "can_use_style": false, "can_use_speaker_boost": false, "serves_pro_voices": false,
-			"requires_alpha_access": false, "token_cost_factor": 0, "maximum_text_length_per_request": MaxInputBytes, "languages": []language{},
+			"requires_alpha_access": false, "token_cost_factor": 0, "maximum_text_length_per_request": s.door.Load().rules.MaxInputChars, "languages": []language{},
 		})
 	}
 	return c.JSON(list)

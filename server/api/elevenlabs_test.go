@@ -113,7 +113,7 @@ func TestElevenLabsErrorsHaveItsForm(t *testing.T) {
 		{"mine", `{}`, 422, "missing_parameter", "body.text", "required"},
 		{"mine", `{"text":""}`, 422, "missing_parameter", "body.text", "required"},
 		{"mine", `{"text":3}`, 422, "invalid_value", "body.text", "string"},
-		{"mine", `{"text":"` + strings.Repeat("a", 65537) + `"}`, 422, "invalid_value", "body.text", "65536"},
+		{"mine", `{"text":"` + strings.Repeat("a", 65537) + `"}`, 422, "input_too_long", "body.text", "65536"},
 		{"mine", `{"text":" "}`, 422, "invalid_value", "body.text", "empty"},
 		{"mine", `{"text":"a","seed":4294967296}`, 422, "invalid_value", "body.seed", "4294967295"},
 		{"mine", `{"text":"a","model_id":7}`, 422, "invalid_value", "body.model_id", "string"},

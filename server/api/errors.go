@@ -98,6 +98,7 @@ func toError(err error, cause error) *Error {
 		input *speech.InputError
 		full  *speech.QueueFullError
 		late  *speech.TooLateError
+		slow  *timeoutError
 
 		refused *cache.Refusal
 	)
@@ -118,6 +119,9 @@ func toError(err error, cause error) *Error {
 		return unavailable("overloaded", "The server is busy: "+full.Error()+".", full.RetryAfter, err)
 	case errors.As(err, &late):
 		return unavailable("timeout_too_short", "The server is busy: "+late.Error()+".", late.RetryAfter, err)
+	case errors.As(cause, &slow):
+		return &Error{Status: fiber.StatusGatewayTimeout, Type: typeServer, Code: "timeout",
+			Message: "The answer did not begin within the timeout of " + slow.after.String() + ".", err: errors.Join(cause, err)}
 	case errors.As(err, &refused) && !errors.Is(cause, errDraining):
 		return refusal(refused, err)
 	case errors.Is(err, speech.ErrRevoked):
@@ -212,7 +216,7 @@ func routingError(err *fiber.Error) *Error {
 	case fiber.StatusMethodNotAllowed:
 		e.Code, e.Message = "method_not_allowed", "This route has no such method; the Allow header names those it has."
 	case fiber.StatusRequestEntityTooLarge:
-		e.Code, e.Message = "request_too_large", fmt.Sprintf("The request is larger than %d bytes.", maxBodyBytes)
+		e.Code, e.Message = "request_too_large", "The request is larger than the server takes (MAX_BODY_BYTES)."
 	case fiber.StatusRequestTimeout:
 		e.Code, e.Message = "request_timeout", "The request did not arrive in time."
 	}

@@ -33,7 +33,7 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 		"blank input":       {`{"model":"suno/bark","input":" \n"}`, "input", "", 400},
 		"mute input":        {`{"model":"suno/bark","input":"\u0000\u0007"}`, "input", "", 400},
 		"input of numbers":  {`{"model":"suno/bark","input":3}`, "input", "invalid_value", 400},
-		"long input":        {`{"model":"suno/bark","input":"` + strings.Repeat("a", 100_000) + `"}`, "input", "invalid_value", 400},
+		"long input":        {`{"model":"suno/bark","input":"` + strings.Repeat("a", 100_000) + `"}`, "input", "input_too_long", 400},
 		"huge input":        {`{"model":"suno/bark","input":"` + strings.Repeat("a", 1_000_000) + `"}`, "", "request_too_large", 413},
 		"unknown model":     {`{"model":"suno/nope","input":"a"}`, "model", "model_not_found", 404},
 		"unknown field":     {body(`"pitch":2`), "pitch", "unknown_parameter", 400},

@@ -16,6 +16,12 @@ import (
 
 const hello = `{"model":"suno/bark","input":"Hi."}`
 
+// change puts rules in force, with the site's limit of a text.
+func (s *site) change(rules api.Rules) {
+	rules.MaxInputChars = 1 << 16
+	s.SetRules(rules)
+}
+
 // keyed are rules with one key for each name, which is the key, too.
 func keyed(names ...string) api.Rules {
 	var rules api.Rules
@@ -74,12 +80,12 @@ func TestWithAnAdminKeyNoAPIKeyManagesTheCache(t *testing.T) {
 func TestNewRulesHoldFromTheNextRequestOn(t *testing.T) {
 	s := newSite(t)
 	assert.Equal(t, 200, s.do(t, "GET", "/v1/models", "").status)
-	s.SetRules(keyed("sesame"))
+	s.change(keyed("sesame"))
 	assert.Equal(t, 401, s.do(t, "GET", "/v1/models", "").status)
-	s.SetRules(keyed("other"))
+	s.change(keyed("other"))
 	assert.Equal(t, 401, s.do(t, "GET", "/v1/models", "", "x-api-key", "sesame").status)
 	assert.Equal(t, 200, s.do(t, "GET", "/v1/models", "", "x-api-key", "other").status)
-	s.SetRules(api.Rules{})
+	s.change(api.Rules{})
 	assert.Equal(t, 200, s.do(t, "GET", "/v1/models", "", "x-api-key", "none").status)
 }
 
@@ -113,10 +119,10 @@ func TestRequestsAMinuteAreLimitedByKey(t *testing.T) {
 	assert.Equal(t, 200, s.do(t, "GET", "/v1/models", "", "x-api-key", "sesame").status, "only speech is counted")
 	assert.Equal(t, 200, s.do(t, "POST", "/v1/audio/speech", hello, "x-api-key", "other").status)
 
-	s.SetRules(rules)
+	s.change(rules)
 	assert.Equal(t, 429, s.do(t, "POST", "/v1/audio/speech", hello, "x-api-key", "sesame").status, "new rules give nothing back")
 	rules.Keys[0].Allowance.RequestsPerMinute = 0
-	s.SetRules(rules)
+	s.change(rules)
 	r = s.do(t, "POST", "/v1/audio/speech", hello, "x-api-key", "sesame")
 	assert.Equal(t, 200, r.status)
 	assert.Empty(t, r.header.Get("x-ratelimit-limit-requests"))

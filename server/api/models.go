@@ -73,7 +73,7 @@ func (s *Server) models(c *fiber.Ctx) error {
 		return err
 	}
 	if speaksEleven(c) {
-		return elevenModels(c, all)
+		return s.elevenModels(c, all)
 	}
 	data, residency := make([]modelBody, 0, len(all)), s.residency()
 	for _, m := range all {

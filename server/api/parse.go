@@ -21,7 +21,7 @@ import (
 
 // jsonBody returns the body of a request that must be JSON. It is valid UTF-8 and holds no escaped half of a
 // surrogate pair: encoding/json would replace either in silence.
-func jsonBody(c *fiber.Ctx) ([]byte, error) {
+func (s *Server) jsonBody(c *fiber.Ctx) ([]byte, error) {
 	kind, _, err := mime.ParseMediaType(c.Get(fiber.HeaderContentType))
 	if err != nil || kind != fiber.MIMEApplicationJSON {
 		return nil, &Error{Status: fiber.StatusUnsupportedMediaType, Type: typeInvalid, Code: "unsupported_media_type",
@@ -32,7 +32,7 @@ func jsonBody(c *fiber.Ctx) ([]byte, error) {
 			Message: "The body must not be compressed."}
 	}
 	body := c.Request().Body()
-	if len(body) > maxBodyBytes {
+	if len(body) > s.MaxBodyBytes {
 		return nil, fiber.ErrRequestEntityTooLarge
 	}
 	if !utf8.Valid(body) {
@@ -85,7 +85,7 @@ type speechBody struct {
 // speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
 var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
-	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
+	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
 	"voice": func(b *speechBody, raw json.RawMessage) string { return voiceName(raw, &b.request.Voice.Name) },
 
 	"response_format": responseFormat,

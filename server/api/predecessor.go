@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -45,7 +46,7 @@ type olderBody struct {
 }
 
 var olderFields = map[string]func(*olderBody, json.RawMessage) string{
-	"text":     func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Text, MaxInputBytes) },
+	"text":     func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
 	"voice":    func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Voice.Name, 256) },
 	"model":    func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
 	"language": func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.language, 16) },
@@ -84,7 +85,7 @@ func parseOlder(body []byte) (olderBody, error) {
 
 // older reads a request and finds out whose voice it means on its model.
 func (s *Server) older(c *fiber.Ctx) (speechBody, error) {
-	body, err := jsonBody(c)
+	body, err := s.jsonBody(c)
 	if err != nil {
 		return speechBody{}, err
 	}

@@ -1,6 +1,9 @@
 package api
 
-import "crypto/sha256"
+import (
+	"crypto/sha256"
+	"time"
+)
 
 // Rules say who may ask, and how much. They may change while the server runs: see SetRules.
 type Rules struct {
@@ -10,6 +13,10 @@ type Rules struct {
 	Admin *Digest
 	// Open is what all clients together may take while there are no Keys.
 	Open Allowance
+	// Timeout bounds the time until an answer begins; a request may ask for less. 0 is no bound.
+	Timeout time.Duration
+	// MaxInputChars is the most characters of a text.
+	MaxInputChars int
 	// QueueLimit is the most requests that may wait, for the weight that the agent's port tells.
 	QueueLimit int
 }

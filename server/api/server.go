@@ -22,14 +22,11 @@ import (
 	"barkd/server/voices"
 )
 
-// Limits of a request. A body may hold text in which JSON escapes every character ("\u00e9"). Up to maxReadBytes it is
-// read before it is refused: a client still writing when its connection closes would see no answer at all.
-const (
-	MaxInputBytes = 64 << 10
-	maxBodyBytes  = 8 * MaxInputBytes
-	maxReadBytes  = 8 << 20
-	maxWarmup     = 64 // ids in one call
-)
+// Up to readBytes (or MaxBodyBytes, if that is more) a body is read before it is refused: a client still writing when its
+// connection closes would see no answer at all.
+const readBytes = 8 << 20
+
+const maxWarmup = 64 // ids in one call
 
 // Connections that say nothing must not stay for ever. There is no write timeout: it would bound the whole response.
 const (
@@ -76,6 +73,8 @@ type Options struct {
 	ReadyPatience time.Duration
 	// AdminApart serves /cache/* on a listener of its own only.
 	AdminApart bool
+	// MaxBodyBytes is the largest body of JSON that is read.
+	MaxBodyBytes int
 	// Rules are those to begin with.
 	Rules Rules
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
@@ -124,7 +123,7 @@ func (s *Server) newApp(of side) *fiber.App {
 		AppName:               "barkd",
 		DisableStartupMessage: true,
 		CaseSensitive:         true,
-		BodyLimit:             maxReadBytes,
+		BodyLimit:             max(readBytes, s.MaxBodyBytes),
 		// A form is read by its handler, which says what is wrong with it.
 		DisablePreParseMultipartForm: true,
 		ReadTimeout:                  readTimeout,

@@ -133,11 +133,12 @@ func openSite(t *testing.T, with settings) *site {
 	if with.noVoices {
 		made = nil
 	}
+	with.rules.MaxInputChars = 1 << 16
 	s.Server = api.New(api.Options{
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log),
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
-		AdminApart: with.apart, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
+		AdminApart: with.apart, MaxBodyBytes: 512 << 10, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)
 	listeners := 1

@@ -20,7 +20,7 @@ const (
 
 // speech is POST /v1/audio/speech.
 func (s *Server) speech(c *fiber.Ctx) error {
-	body, err := jsonBody(c)
+	body, err := s.jsonBody(c)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,7 @@ type utterance struct {
 	order   speechBody
 	ctx     context.Context
 	stop    func() // ends ctx
+	due     *deadline
 	leave   func() // gives the bearer's place back; before the client can know that the request has ended
 	arrived time.Time
 	chunks  bool // the client takes a body without a length
@@ -67,7 +68,13 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) (*utterance, error) {
 	if !order.forget {
 		u.generation = s.recent.newID()
 	}
-	u.ctx, u.stop = s.clientContext(c)
+	ctx, stop := s.clientContext(c)
+	u.ctx, u.due = withDeadline(ctx, order.request.Patience)
+	u.stop = func() {
+		u.due.met()
+		stop()
+	}
+	c.Locals(localCause, func() error { return context.Cause(u.ctx) })
 	u.from, u.to = io.Pipe()
 	go u.run()
 	return u, nil
@@ -204,9 +211,15 @@ func (u *utterance) Write(encoded []byte) (int, error) {
 		return 0, nil
 	}
 	u.once.Do(func() {
-		u.server.Metrics.FirstAudio(time.Since(u.arrived))
-		close(u.begun)
+		if u.due.met() {
+			u.server.Metrics.FirstAudio(time.Since(u.arrived))
+			close(u.begun)
+		}
 	})
+	if !u.hasBegun() {
+		<-u.ctx.Done() // the deadline has passed, so it ends now
+		return 0, context.Cause(u.ctx)
+	}
 	if u.order.delivery == deliverEvents {
 		return len(encoded), u.sendDelta(encoded)
 	}

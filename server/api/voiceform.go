@@ -20,13 +20,13 @@ import (
 const maxConsent = 256 // bytes
 
 // parseVoice reads the body of POST /v1/audio/voices.
-func parseVoice(c *fiber.Ctx) (newVoice, error) {
+func (s *Server) parseVoice(c *fiber.Ctx) (newVoice, error) {
 	kind, parameters, _ := mime.ParseMediaType(c.Get(fiber.HeaderContentType)) // no type is a wrong one
 	switch kind {
 	case fiber.MIMEMultipartForm:
 		return parseVoiceForm(c.Request().Body(), parameters["boundary"])
 	case fiber.MIMEApplicationJSON:
-		body, err := jsonBody(c)
+		body, err := s.jsonBody(c)
 		if err != nil {
 			return newVoice{}, err
 		}

@@ -135,7 +135,7 @@ func (s *Server) addVoice(c *fiber.Ctx) error {
 		return &Error{Status: fiber.StatusNotImplemented, Type: typeServer, Code: "voices_off",
 			Message: "This server keeps no voices: its VOICES_DIR is off."}
 	}
-	v, err := parseVoice(c)
+	v, err := s.parseVoice(c)
 	if err != nil {
 		return err
 	}

@@ -47,7 +47,7 @@ func New() *Metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_cache_load_failures_total",
 			Help: "Loads that failed: error, or stopped because nobody waited any more."}, []string{"model", "cause"}),
 		cancelled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_cancelled_total",
-			Help: "Requests whose client was gone, or that a shutdown ended, by the stage they were in."}, []string{"stage"}),
+			Help: "Requests whose client was gone, or that a timeout or a shutdown ended, by the stage they were in."}, []string{"stage"}),
 		realTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_real_time_factor",
 			Help: "Seconds of work per second of audio.", Buckets: prometheus.ExponentialBuckets(0.0625, 2, 12)}),
 		firstAudio: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_first_audio_seconds",

@@ -7,7 +7,7 @@ import { Wave } from "./wave.js";
 import * as wav from "./wav.js";
 
 const lookEvery = 700; // ms between looks at what the server does
-const maxInputBytes = 65536;
+const maxInputChars = 65536; // of a server with the usual MAX_INPUT_CHARS
 
 const player = new Player();
 const wave = new Wave(byId("wave"), draw);
@@ -53,8 +53,8 @@ function usual(cached) {
 
 function count() {
   const text = byId("input").value;
-  const long = new TextEncoder().encode(text).length > maxInputBytes;
-  setText(byId("input-count"), `${[...text].length.toLocaleString("en")} characters${long ? ", more than the server takes" : ""}`);
+  const characters = [...text].length;
+  setText(byId("input-count"), `${characters.toLocaleString("en")} characters${characters > maxInputChars ? ", more than the server takes" : ""}`);
 }
 
 // choose says what the model is and lists its voices.
