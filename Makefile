@@ -95,9 +95,11 @@ conformance: build ## the official clients of OpenAI, ElevenLabs and ollama agai
 	@tools/install-deps conformance
 	tools/conformance/run
 
-deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit
+deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit, the chart
 	@tools/install-deps deploy
 	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/...
+	go vet -C deploy/check ./...
+	BARKD_BIN=$(CURDIR)/bin/barkd go test -C deploy/check -count 1 -v ./...
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf
