@@ -4,11 +4,8 @@ package haproxy_test
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -29,7 +26,7 @@ const (
 // site is three servers behind HAProxy.
 type site struct {
 	url     string
-	socket  string
+	proxy   *cluster.Proxy
 	servers []*cluster.Server
 	client  *http.Client
 }
@@ -40,78 +37,33 @@ func open(t *testing.T) *site {
 	if binary == "" {
 		t.Skip("BARKD_BIN does not name the program; 'make deploy-test' does")
 	}
-	s := &site{socket: filepath.Join(t.TempDir(), "admin.sock"), client: cluster.NewClient()}
+	s := &site{client: cluster.NewClient()}
 	for range 3 {
 		server, err := cluster.Start(binary, "MOCK_TIME_SCALE=0.001", "MAX_CACHED_MODELS=8", "DRAIN_SECONDS=5")
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = server.Kill() }) // it may have ended
 		s.servers = append(s.servers, server)
 	}
-	s.proxy(t)
-	s.await(t, "UP", "UP", "UP")
-	return s
-}
-
-// proxy starts HAProxy with the shipped file; its port is a listener that it inherits.
-func (s *site) proxy(t *testing.T) {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	var err error
+	s.proxy, err = cluster.StartProxy("haproxy.cfg", s.servers)
 	require.NoError(t, err)
-	inherited, err := listener.(*net.TCPListener).File()
-	require.NoError(t, err)
-	s.url = "http://" + listener.Addr().String()
-	proxy := exec.Command("haproxy", "-db", "-f", "haproxy.cfg")
-	proxy.ExtraFiles = []*os.File{inherited}
-	proxy.Env = append(os.Environ(), "BARKD_BIND=fd@3", "BARKD_SOCKET="+s.socket)
-	for i, server := range s.servers {
-		_, port, err := net.SplitHostPort(server.Agent)
-		require.NoError(t, err)
-		proxy.Env = append(proxy.Env, fmt.Sprintf("BARKD_%d=%s", i+1, server.Address), fmt.Sprintf("BARKD_AGENT_%d=%s", i+1, port))
-	}
-	var log strings.Builder
-	proxy.Stderr = &log
-	require.NoError(t, proxy.Start())
-	require.NoError(t, inherited.Close())
-	require.NoError(t, listener.Close())
 	t.Cleanup(func() {
-		_ = proxy.Process.Kill()
-		_ = proxy.Wait() // killed
+		log := s.proxy.Close()
 		if t.Failed() {
-			t.Log(log.String())
+			t.Log(log)
 		}
 	})
-}
-
-// states are what HAProxy thinks of each server: UP, DOWN, DRAIN (with a note in brackets for some).
-func (s *site) states(t *testing.T) []string {
-	t.Helper()
-	var out []string
-	for line := range strings.Lines(s.command(t, "show stat")) {
-		if fields := strings.Split(line, ","); fields[0] == "speech" && strings.HasPrefix(fields[1], "barkd") {
-			out = append(out, strings.Fields(fields[17])[0])
-		}
-	}
-	return out
-}
-
-func (s *site) command(t *testing.T, line string) string {
-	t.Helper()
-	conn, err := net.Dial("unix", s.socket)
-	require.NoError(t, err)
-	_, err = conn.Write([]byte(line + "\n"))
-	require.NoError(t, err)
-	answer, err := io.ReadAll(conn)
-	require.NoError(t, err)
-	require.NoError(t, conn.Close())
-	return string(answer)
+	s.url = s.proxy.URL
+	s.await(t, "UP", "UP", "UP")
+	return s
 }
 
 // await waits until HAProxy has heard of the servers' states.
 func (s *site) await(t *testing.T, want ...string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
-		_, err := os.Stat(s.socket)
-		return err == nil && assert.ObjectsAreEqual(want, s.states(t))
+		got, err := s.proxy.States("speech")
+		return err == nil && slices.Equal(want, got)
 	}, time.Minute, 10*time.Millisecond, "%v", want)
 }
 
