@@ -114,7 +114,9 @@ func queries(t *testing.T) map[string]string {
 	}
 	require.NotEmpty(t, out)
 	var rules struct {
-		Groups []struct{ Rules []struct{ Alert, Expr string } }
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
 	}
 	text, err = os.ReadFile("barkd.rules.yml")
 	require.NoError(t, err)
