@@ -68,10 +68,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
 	one := &oneModel{b: b, threads: threads}
 	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, zerolog.WarnLevel, "console"))
 	bar := newSpeechBar(io.err, req.Text)
-	var (
-		pcm   []float32
-		voice cgo.VoiceArrays
-	)
+	var pcm []float32
 	sink := speech.Sink{
 		Start: func(start speech.Start) error {
 			bar.start(start)
@@ -84,14 +81,6 @@ func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
 		},
 		Progress: bar.show,
 	}
-	if c.SaveVoice != "" {
-		sink.Tokens = func(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error {
-			if piece == 0 {
-				speech.AddTokens(&voice, stage, tokens, rows, cols)
-			}
-			return nil
-		}
-	}
 	result, err := service.Speak(ctx, req, sink)
 	bar.clear()
 	if err != nil {
@@ -102,7 +91,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
 		return err
 	}
 	if c.SaveVoice != "" {
-		return voicefile.Write(c.SaveVoice, voice)
+		return voicefile.Write(c.SaveVoice, result.Spoken)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 
-	"barkd/cgo"
 	"barkd/server/audio"
 	"barkd/server/speech"
 )
@@ -27,6 +26,8 @@ type utterance struct {
 	leave   func() // gives the bearer's place back; before the client can know that the request has ended
 	arrived time.Time
 	chunks  bool // the client takes a body without a length
+
+	generation string // its id among the recent ones, "" if they are not held
 
 	begun chan struct{} // closed when a stream has its first bytes; start is set by then
 	once  sync.Once     // for begun: ffmpeg's output comes on a goroutine of its own
@@ -45,9 +46,6 @@ type utterance struct {
 	pcm      []float32 // of an answer that is sent whole, or held back for the listener
 	result   speech.Result
 	err      error
-
-	generation string          // its id among the recent ones, "" if they are not held
-	spoken     cgo.VoiceArrays // its first piece's tokens
 }
 
 // utter begins to speak if the bearer's allowance has room for it. The caller must wait for begun or done; after done it
@@ -101,14 +99,11 @@ func (u *utterance) speak() (err error) {
 		u.stage = at.Stage.String()
 		return u.playHeld()
 	}}
-	if u.generation != "" {
-		sink.Tokens = u.tokens
-	}
 	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
 		err = u.finish()
 	}
 	if err == nil && u.generation != "" {
-		u.server.recent.add(u.generation, generation{model: u.order.request.Model, tokens: u.spoken})
+		u.server.recent.add(u.generation, generation{model: u.order.request.Model, tokens: u.result.Spoken})
 	}
 	if err != nil {
 		return &modelError{id: u.order.request.Model, err: err}
@@ -131,14 +126,6 @@ func (u *utterance) begin(start speech.Start) error {
 	}
 	if start.Need != nil {
 		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
-	}
-	return nil
-}
-
-// tokens takes those of the first piece; the others have its voice, or the request's, as it has.
-func (u *utterance) tokens(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error {
-	if piece == 0 {
-		speech.AddTokens(&u.spoken, stage, tokens, rows, cols)
 	}
 	return nil
 }

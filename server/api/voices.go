@@ -174,7 +174,11 @@ func (s *Server) checkVoice(c *fiber.Ctx, v newVoice) error {
 		return badRequest("name", "name_taken", "The name %q means another voice already; a model's own voices and OpenAI's names come first.", v.Name)
 	}
 	if err := voices.CheckShape(v.arrays); err != nil {
-		return badRequest("file", "invalid_voice", "%s.", err)
+		from := "file"
+		if v.generation != "" {
+			from = "generation"
+		}
+		return badRequest(from, "invalid_voice", "%s.", err)
 	}
 	if v.Model == "" {
 		return nil

@@ -73,7 +73,6 @@ type Sink struct {
 	Start    func(Start) error // once, when everything is decided and before any audio
 	Audio    func(pcm []float32) error
 	Progress func(Progress) error
-	Tokens   func(piece int, stage cgo.Stage, tokens []int32, rows, cols int) error
 }
 
 // Start holds what is known before the first sample.
@@ -99,8 +98,9 @@ type Progress struct {
 // Result of a finished request.
 type Result struct {
 	Start
-	Stats         []cgo.Stats // of each piece
-	Samples       int64       // with the silence between pieces
+	Stats         []cgo.Stats     // of each piece
+	Samples       int64           // with the silence between pieces
+	Spoken        cgo.VoiceArrays // the first piece's tokens: a voice that speaks on as it does
 	Waited        time.Duration
 	Elapsed       time.Duration // synthesis alone, without waiting and loading
 	ModelMemory   cgo.Memory

@@ -274,7 +274,7 @@ func (r *reading) piece(ctx context.Context, i int) error {
 	learn := r.voice == nil && i+1 < len(r.pieces)
 	var spoken cgo.VoiceArrays
 	r.lead.begin(i)
-	stats, err := r.sess.Synthesize(ctx, req, r.runtimeSink(i, learn, &spoken))
+	stats, err := r.sess.Synthesize(ctx, req, r.runtimeSink(i, learn || i == 0, &spoken))
 	if err != nil {
 		return err
 	}
@@ -283,6 +283,9 @@ func (r *reading) piece(ctx context.Context, i int) error {
 	if stats.TextTruncated {
 		r.service.log.Warn().Str("model", r.req.Model).Int("text_tokens", stats.TextTokens).
 			Int("max_text_tokens", r.model.Info().MaxTextTokens).Msg("the text was cut to the model's limit")
+	}
+	if i == 0 {
+		r.result.Spoken = spoken
 	}
 	if learn {
 		return r.learnVoice(spoken)
@@ -302,8 +305,8 @@ func (r *reading) learnVoice(spoken cgo.VoiceArrays) error {
 	return err
 }
 
-// runtimeSink passes the runtime's output on, and keeps the tokens that make a voice when learn is set.
-func (r *reading) runtimeSink(piece int, learn bool, spoken *cgo.VoiceArrays) cgo.Sink {
+// runtimeSink passes the runtime's output on, and keeps the tokens that make a voice when keep is set.
+func (r *reading) runtimeSink(piece int, keep bool, spoken *cgo.VoiceArrays) cgo.Sink {
 	info := r.model.Info()
 	sink := cgo.Sink{
 		Audio: func(pcm []float32) error {
@@ -320,15 +323,10 @@ func (r *reading) runtimeSink(piece int, learn bool, spoken *cgo.VoiceArrays) cg
 			})
 		},
 	}
-	if learn || r.sink.Tokens != nil {
+	if keep {
 		sink.Tokens = func(stage cgo.Stage, tokens []int32, rows, cols int) error {
-			if learn {
-				AddTokens(spoken, stage, tokens, rows, cols)
-			}
-			if r.sink.Tokens == nil {
-				return nil
-			}
-			return r.sink.Tokens(piece, stage, tokens, rows, cols)
+			addTokens(spoken, stage, tokens, rows, cols)
+			return nil
 		}
 	}
 	return sink
@@ -346,8 +344,8 @@ func (r *reading) silence() error {
 	return r.audio(make([]float32, int(SilenceSeconds*float64(r.result.SampleRate))))
 }
 
-// AddTokens copies one stage's tokens, as a Sink receives them, into a voice.
-func AddTokens(voice *cgo.VoiceArrays, stage cgo.Stage, tokens []int32, rows, cols int) {
+// addTokens copies one stage's tokens, as a Sink receives them, into a voice.
+func addTokens(voice *cgo.VoiceArrays, stage cgo.Stage, tokens []int32, rows, cols int) {
 	matrix := make([][]int32, rows)
 	for i := range matrix {
 		matrix[i] = append([]int32{}, tokens[i*cols:(i+1)*cols]...)

@@ -168,7 +168,6 @@ func TestFailuresReleaseEverything(t *testing.T) {
 		"start":    {Start: func(speech.Start) error { return boom }},
 		"audio":    {Audio: func([]float32) error { return boom }},
 		"progress": {Progress: func(speech.Progress) error { return boom }},
-		"tokens":   {Tokens: func(int, cgo.Stage, []int32, int, int) error { return boom }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHouse(t, "v")
@@ -322,4 +321,43 @@ func TestNoneIsNoVoiceEvenWithADefault(t *testing.T) {
 	h.say(t, speech.Request{Text: "Hi.", Voice: speech.VoiceChoice{Name: speech.NoVoice, Default: true}})
 	assert.NotNil(t, h.model.Requests()[0].Voice)
 	assert.Nil(t, h.model.Requests()[1].Voice)
+}
+
+func TestTheFirstPiecesTokensAreTheVoiceThatWasHeard(t *testing.T) {
+	h := newHouse(t)
+	result, _ := h.say(t, speech.Request{Text: long})
+	require.Greater(t, result.Pieces, 1)
+	asked := h.model.Requests()
+	assert.Equal(t, []int32(asked[0].Text), result.Spoken.Semantic)
+	assert.Equal(t, result.Spoken, asked[1].Voice.(*speechtest.Voice).Arrays, "the one that the others had")
+	assert.Len(t, result.Spoken.Coarse, 2)
+	assert.Len(t, result.Spoken.Fine, 8)
+}
+
+func TestAStoredVoiceSpeaksWhereTheModelHasNoneOfItsName(t *testing.T) {
+	h := newHouse(t, "own")
+	stored := cgo.VoiceArrays{Semantic: []int32{1}, Coarse: [][]int32{{1}}, Fine: [][]int32{{1}}}
+	choice := func(name string) speech.VoiceChoice {
+		return speech.VoiceChoice{Name: name, Stored: func(asked string) (string, cgo.VoiceArrays, error) {
+			if asked != "kept" && asked != "own" {
+				return "", cgo.VoiceArrays{}, cgo.ErrNotFound
+			}
+			return "id-of-" + asked, stored, nil
+		}}
+	}
+	result, _ := h.say(t, speech.Request{Text: "Hi.", Voice: choice("kept")})
+	assert.Equal(t, "id-of-kept", result.Voice)
+	result, _ = h.say(t, speech.Request{Text: "Hi.", Voice: choice("own")})
+	assert.Equal(t, "own", result.Voice, "the model's own comes first")
+	result, _ = h.say(t, speech.Request{Text: "Hi.", Voice: choice("nova")})
+	assert.Equal(t, "own", result.Voice, "and what OpenAI's names mean")
+	asked := h.model.Requests()
+	assert.Equal(t, stored, asked[0].Voice.(*speechtest.Voice).Arrays)
+	assert.Equal(t, "own", asked[1].Voice.(*speechtest.Voice).Name)
+	_, err := h.Speak(t.Context(), speech.Request{Model: "suno/bark", Text: "Hi.", Voice: choice("nobody")}, speech.Sink{})
+	assert.ErrorIs(t, err, cgo.ErrNotFound)
+	assert.NoError(t, h.CheckVoice(t.Context(), "suno/bark", stored))
+	var wrong *speech.InputError
+	require.ErrorAs(t, h.CheckVoice(t.Context(), "suno/bark", cgo.VoiceArrays{}), &wrong)
+	assert.Equal(t, "voice", wrong.Param)
 }
