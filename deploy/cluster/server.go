@@ -37,7 +37,7 @@ type Server struct {
 // must Stop or Kill it.
 func Start(binary string, settings ...string) (*Server, error) {
 	s := &Server{Address: "127.0.0.1:0", Agent: "127.0.0.1:0", binary: binary}
-	s.env = append(os.Environ(), "BARKD_BACKEND=mock", "CACHE_WARMUP_ENABLED=false", "CACHE_STATE=off", "MEMORY_THRESHOLD_GB=0",
+	s.env = append(os.Environ(), "BARKD_BACKEND=mock", "CACHE_WARMUP_ENABLED=false", "CACHE_STATE=off", "VOICES_DIR=off", "MEMORY_THRESHOLD_GB=0",
 		"LOG_FORMAT=json", "LOG_LEVEL=info", "CACHE_BUDGET=1TB")
 	s.env = append(s.env, settings...)
 	return s, s.Restart()

@@ -112,12 +112,11 @@ func (s *Store) Arrays(id string) (cgo.VoiceArrays, error) {
 	if !idForm.MatchString(id) {
 		return cgo.VoiceArrays{}, notFound(id)
 	}
-	f, st, err := s.open(id)
+	content, err := s.read(id)
 	if err != nil {
 		return cgo.VoiceArrays{}, err
 	}
-	defer f.Close()
-	arrays, err := voicefile.ReadNPZ(f, st.Size())
+	arrays, err := voicefile.ReadNPZ(bytes.NewReader(content), int64(len(content)))
 	if err == nil {
 		err = CheckShape(arrays)
 	}
@@ -127,23 +126,30 @@ func (s *Store) Arrays(id string) (cgo.VoiceArrays, error) {
 	return arrays, nil
 }
 
-func (s *Store) open(id string) (*os.File, fs.FileInfo, error) {
-	f, err := os.Open(filepath.Join(s.dir, fileName(id)))
+// stat looks at a voice's file.
+func (s *Store) stat(id string) (fs.FileInfo, error) {
+	st, err := os.Stat(filepath.Join(s.dir, fileName(id)))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, notFound(id)
+	case err != nil:
+		return nil, fmt.Errorf("voice %q: %w", id, err)
+	case !st.Mode().IsRegular() || st.Size() > MaxBytes:
+		return nil, fmt.Errorf("%w: voice %q is no file of at most %d bytes", cgo.ErrInvalidArgument, id, MaxBytes)
+	}
+	return st, nil
+}
+
+// read reads a voice's file whole.
+func (s *Store) read(id string) ([]byte, error) {
+	if _, err := s.stat(id); err != nil { // before a pipe can hold it up
+		return nil, err
+	}
+	content, err := os.ReadFile(filepath.Join(s.dir, fileName(id)))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, notFound(id)
+		return nil, notFound(id)
 	}
-	if err != nil {
-		return nil, nil, fmt.Errorf("voice %q: %w", id, err)
-	}
-	st, err := f.Stat()
-	if err == nil && (!st.Mode().IsRegular() || st.Size() > MaxBytes) {
-		err = fmt.Errorf("%w: it is no file of at most %d bytes", cgo.ErrInvalidArgument, MaxBytes)
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, fmt.Errorf("voice %q: %w", id, err)
-	}
-	return f, st, nil
+	return content, err
 }
 
 // note is the archive's comment. A file from elsewhere has none: its id is its name.
@@ -157,18 +163,21 @@ type note struct {
 
 // describe reads the note of a file, or remembers it.
 func (s *Store) describe(id string) (Voice, error) {
-	f, st, err := s.open(id)
+	st, err := s.stat(id)
 	if err != nil {
 		return Voice{}, err
 	}
-	defer f.Close()
 	s.mu.Lock()
 	known, ok := s.known[id]
 	s.mu.Unlock()
 	if ok && known.voice.Bytes == st.Size() && known.modified.Equal(st.ModTime()) {
 		return known.voice, nil
 	}
-	text, err := voicefile.ReadNote(f, st.Size())
+	content, err := s.read(id)
+	if err != nil {
+		return Voice{}, err
+	}
+	text, err := voicefile.ReadNote(bytes.NewReader(content), int64(len(content)))
 	if err != nil {
 		return Voice{}, fmt.Errorf("%w: voice %q: %w", cgo.ErrInvalidArgument, id, err)
 	}
