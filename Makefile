@@ -10,7 +10,7 @@ export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
 .PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser conformance deploy-test clean
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 run: build ## build, then serve on :8000 with the embedded default model
 	bin/barkd serve
@@ -21,7 +21,7 @@ build: native ## bin/barkd, one file
 
 TESTS := OFF
 test: TESTS := ON
-bench: TESTS := OFF
+bench bench-quality: TESTS := OFF
 native: ## libbarkrt (static and shared), and the embedded default model
 	@tools/install-deps build $(if $(filter ON,$(TESTS)),test)
 	@mkdir -p build
@@ -47,6 +47,12 @@ bench: build ## every op, loads, 5 s and 13 s of audio from models of bark-small
 	  $(NATIVE)/native/bench/bench_speech $$model 0 $$lengths --json=build/bench.json || exit 1; \
 	done
 
+QUALITY ?=
+.PHONY: bench-quality
+bench-quality: build ## what 16 and 8 bits cost in quality, per stage; QUALITY=FOLDER or FILE.gguf of f32 weights, else random ones
+	@cmake --build $(NATIVE) -j $(JOBS) --target bench_quality
+	@tools/bench-quality $(QUALITY)
+
 cycles: native ## 200 loads and closes of a model of bark-small's shape; memory must come back each time
 	@[ -f build/bark-small-f16.gguf ] || go run ./tools/untrained -shape bark-small -type f16 -o build/bark-small-f16.gguf
 	BARKD_MEMORY_CYCLES=200 BARKD_MEMORY_MODEL=$(CURDIR)/build/bark-small-f16.gguf \
@@ -60,7 +66,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/conformance/run .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/conformance/run tools/bench-quality .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
