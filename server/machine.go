@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -32,20 +33,32 @@ type machine struct {
 	metrics  *metrics.Metrics
 	log      zerolog.Logger
 	blind    sync.Once // the memory could not be read and the log said so
+
+	mu   sync.Mutex // guards what follows
+	last memwatch.Reading
+	read time.Time // when last was
 }
 
 func newMachine(pool *cgo.Pool, cfg cacheConfig, m *metrics.Metrics, log zerolog.Logger) *machine {
 	return &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool), metrics: m, log: log}
 }
 
+// readingAge is how old what Memory tells may be: a reading opens a dozen files.
+const readingAge = time.Second
+
 // Memory implements api.Machine. Without a source the server goes on, and says so once.
 func (m *machine) Memory() (used, total int64) {
-	r, err := m.host.Read()
-	if err != nil || r.TotalBytes <= 0 {
-		m.blind.Do(func() { m.log.Warn().Err(err).Msg("the machine's memory cannot be read; /cache/stats shows zeros") })
-		return 0, 0
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.read) > readingAge {
+		r, err := m.host.Read()
+		if err != nil || r.TotalBytes <= 0 {
+			m.blind.Do(func() { m.log.Warn().Err(err).Msg("the machine's memory cannot be read; /cache/stats shows zeros") })
+			r = memwatch.Reading{}
+		}
+		m.last, m.read = r, now
 	}
-	return r.UsedBytes, r.TotalBytes
+	return m.last.UsedBytes, m.last.TotalBytes
 }
 
 // ThresholdGB implements api.Machine.
