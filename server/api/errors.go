@@ -236,7 +236,9 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	e := toError(err, causeOf(c))
 	requestID(c)
-	retryAfter(c, e)
+	if retryAfter(c, e) {
+		s.hold()
+	}
 	switch {
 	case speaksEleven(c):
 		e = elevenStatus(e)
@@ -247,11 +249,13 @@ func (s *Server) fail(c *fiber.Ctx, err error) error {
 	return c.Status(e.Status).JSON(e.envelope())
 }
 
-// retryAfter sends when to come back, in whole seconds.
-func retryAfter(c *fiber.Ctx, e *Error) {
-	if e.RetryAfter > 0 {
-		c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+// retryAfter sends when to come back, in whole seconds, and says whether there is such a time.
+func retryAfter(c *fiber.Ctx, e *Error) bool {
+	if e.RetryAfter <= 0 {
+		return false
 	}
+	c.Set(fiber.HeaderRetryAfter, strconv.Itoa(int(math.Ceil(e.RetryAfter.Seconds()))))
+	return true
 }
 
 func (e *Error) envelope() envelope {

@@ -1,9 +1,12 @@
 package api_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -78,6 +81,40 @@ func TestShutdownLetsRequestsFinishAndRefusesNewOnes(t *testing.T) {
 	require.NoError(t, <-s.served)
 	_, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
 	require.Error(t, err, "it accepts no more")
+	release()
+	assert.Equal(t, 200, (<-answered).status)
+	require.NoError(t, <-down)
+	s.served = nil
+}
+
+func TestShutdownAnswersOnceMoreOnAKeptConnection(t *testing.T) {
+	s := newSite(t)
+	entered, release := s.busy(t)
+	defer release()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))
+	require.NoError(t, err)
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	ask := func(request string) *http.Response {
+		_, err := io.WriteString(conn, request)
+		require.NoError(t, err)
+		resp, err := http.ReadResponse(in, nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		return resp
+	}
+	assert.False(t, ask("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").Close)
+	answered := make(chan reply, 1)
+	go func() { answered <- s.speak(t, `{"model":"suno/bark","input":"a"}`) }()
+	<-entered
+	down := make(chan error, 1)
+	go func() { down <- s.Shutdown(context.Background()) }()
+	require.NoError(t, <-s.served)
+	resp := ask("GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n")
+	assert.Equal(t, 503, resp.StatusCode)
+	assert.NotEmpty(t, resp.Header.Get("Retry-After"))
+	assert.True(t, resp.Close, "it is told that this was the last answer")
 	release()
 	assert.Equal(t, 200, (<-answered).status)
 	require.NoError(t, <-down)

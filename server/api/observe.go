@@ -27,6 +27,9 @@ func (s *Server) observe(c *fiber.Ctx) error {
 			return failed
 		}
 	}
+	if s.draining.Load() {
+		c.Response().Header.SetConnectionClose()
+	}
 	status := c.Response().StatusCode()
 	line := s.Log.WithLevel(level(c, status))
 	if err != nil {

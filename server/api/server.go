@@ -15,6 +15,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
 	"github.com/rs/zerolog"
+	"github.com/valyala/fasthttp"
 
 	"barkd/cgo"
 	"barkd/server/metrics"
@@ -34,6 +35,7 @@ const (
 	idleTimeout = 2 * time.Minute
 
 	answerPatience = 5 * time.Second // for answers on their way when the grace is over
+	partPatience   = time.Second     // for clients of kept connections to be told that the server is leaving
 )
 
 // errClientGone and errDraining are the causes for which a handler's context ends.
@@ -100,11 +102,16 @@ type Server struct {
 	leaving              chan struct{}   // closed when the server begins to shut down
 	base                 context.Context // of every request; ends when the grace of Shutdown is over
 	stop                 context.CancelCauseFunc
+	refusals             pace
+	public               atomic.Pointer[listener]
+	open                 atomic.Int64  // connections of app
+	empty                chan struct{} // has one when open becomes 0
 }
 
 // New returns a server that does not listen yet.
 func New(o Options) *Server {
-	s := &Server{Options: o, recent: newGenerations(o.GenerationBytes), started: time.Now(), leaving: make(chan struct{})}
+	s := &Server{Options: o, recent: newGenerations(o.GenerationBytes), started: time.Now(), leaving: make(chan struct{}),
+		empty: make(chan struct{}, 1)}
 	s.SetRules(o.Rules)
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.scrape = adaptor.HTTPHandler(o.Metrics.Handler())
@@ -114,7 +121,23 @@ func New(o Options) *Server {
 	} else {
 		s.app = s.newApp(sideBoth)
 	}
+	s.app.Server().ConnState = s.count
 	return s
+}
+
+// count keeps the number of open connections.
+func (s *Server) count(_ net.Conn, state fasthttp.ConnState) {
+	switch state {
+	case fasthttp.StateNew:
+		s.open.Add(1)
+	case fasthttp.StateClosed:
+		if s.open.Add(-1) == 0 {
+			select {
+			case s.empty <- struct{}{}:
+			default:
+			}
+		}
+	}
 }
 
 // newApp makes the app of one side; sideBoth is an app for every route.
@@ -149,14 +172,31 @@ func (s *Server) newApp(of side) *fiber.App {
 func (s *Server) metrics(c *fiber.Ctx) error { return s.scrape(c) }
 
 // Serve answers on the listener until Shutdown.
-func (s *Server) Serve(listener net.Listener) error { return serve(s.app, listener) }
+func (s *Server) Serve(on net.Listener) error {
+	public := &listener{Listener: on}
+	s.public.Store(public)
+	return serve(s.app, public)
+}
+
+// listener may be closed more than once.
+type listener struct {
+	net.Listener
+	once sync.Once
+	err  error
+}
+
+// Close implements net.Listener.
+func (l *listener) Close() error {
+	l.once.Do(func() { l.err = l.Listener.Close() })
+	return l.err
+}
 
 // ServeAdmin answers the operator's routes on a listener of their own until Shutdown; AdminApart must be set.
-func (s *Server) ServeAdmin(listener net.Listener) error { return serve(s.adminApp, listener) }
+func (s *Server) ServeAdmin(on net.Listener) error { return serve(s.adminApp, on) }
 
-func serve(app *fiber.App, listener net.Listener) error {
-	if err := app.Listener(listener); err != nil {
-		return fmt.Errorf("serve on %s: %w", listener.Addr(), err)
+func serve(app *fiber.App, on net.Listener) error {
+	if err := app.Listener(on); err != nil {
+		return fmt.Errorf("serve on %s: %w", on.Addr(), err)
 	}
 	return nil
 }
@@ -171,6 +211,9 @@ func (s *Server) Drain() { s.leavesSoon.Store(true) }
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.Drain()
 	s.draining.Store(true)
+	if public := s.public.Load(); public != nil {
+		_ = public.Close() // fasthttp closes it again, and says if that failed
+	}
 	close(s.leaving)
 	patience, giveUp := context.WithCancel(context.Background())
 	defer giveUp()
@@ -179,6 +222,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		time.AfterFunc(answerPatience, giveUp)
 	})
 	defer stopWatching()
+	s.part(ctx)
 	err := s.app.ShutdownWithContext(patience)
 	s.stop(errDraining)
 	if s.adminApp != nil {
@@ -188,6 +232,20 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return fmt.Errorf("shut down with clients that do not read their answers: %w", err)
 	}
 	return nil
+}
+
+// part gives the clients of open connections a moment to ask once more and be told, with 'Connection: close', that it
+// was the last time: fasthttp closes idle connections without a word, and a request just on its way would be lost.
+func (s *Server) part(ctx context.Context) {
+	moment, stop := context.WithTimeout(ctx, partPatience)
+	defer stop()
+	for s.open.Load() > 0 {
+		select {
+		case <-s.empty:
+		case <-moment.Done():
+			return
+		}
+	}
 }
 
 // connectionLog takes what fasthttp says about broken connections: nothing that a server's owner must act on.
