@@ -5,10 +5,12 @@ JOBS   ?= $(shell nproc)
 CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
 GOFUZZTIME ?= 60s
 SOAK ?= 30m
+LOAD ?= 60s
+HEALTH_P99 ?= 50ms
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak fmt lint sanitize race fuzz understood model browser conformance deploy-test clean
+.PHONY: help run build native test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance deploy-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -85,6 +87,9 @@ fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 
 soak: native ## the server's soak test, $(SOAK), under a memory limit where a cgroup can be made
 	@tools/soak $(SOAK)
+
+load: build ## 1,000 connections for $(LOAD) on the simulated runtime, then SIGTERM; no answer lost, /health under $(HEALTH_P99)
+	go run ./tools/load -for $(LOAD) -health-p99 $(HEALTH_P99)
 
 understood: build ## speak sentences with the embedded model and have a recogniser write them down
 	@tools/install-deps voice
