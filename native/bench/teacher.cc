@@ -25,7 +25,7 @@ void semantic_logits(const StageRun& run, const std::vector<int32_t>& text_ids,
   const Matrix legal[] = {head.slice(0, config.vocab_size), head.slice(config.eos_token, 1)};
   const Matrix tables[] = {weights.wte[0], weights.wte[0]};
   Sequence sequence(run.model.backend(), weights, run.memory.semantic.scratch,
-                    run.memory.semantic.kv, run.stop);
+                    run.memory.semantic.kv);
   const std::vector<int32_t> prefix = semantic_prefix(config, text_ids, nullptr);
   sequence.feed(prefix.data(), tables, 2, config.max_input_length + 1);
   for (size_t i = 0;; ++i) {
@@ -41,8 +41,7 @@ void coarse_logits(const StageRun& run, const std::vector<int32_t>& semantic,
   const Config& config = run.model.config();
   const GptWeights& weights = run.model.weights().coarse;
   const Matrix& wte = weights.wte[0];
-  Sequence sequence(run.model.backend(), weights, run.memory.coarse.scratch, run.memory.coarse.kv,
-                    run.stop);
+  Sequence sequence(run.model.backend(), weights, run.memory.coarse.scratch, run.memory.coarse.kv);
   const int64_t n = static_cast<int64_t>(tokens.size());
   for (int64_t done = 0; done < n;) {
     const std::vector<int32_t> before(tokens.begin(), tokens.begin() + done);
@@ -81,7 +80,7 @@ void fine_logits(const StageRun& run, const Codes& coarse, std::vector<int32_t>&
   for (int64_t q = coarse.n_codebook; q < c.n_fine_codebook; ++q) {
     gpt_forward(backend, weights, memory.scratch, {memory.kv},
                 {ids.data(), weights.wte.data(), q + 1}, {n, slots.data(), positions.data()}, false,
-                0, run.stop);
+                0, {});
     const ConstView h = gpt_final_norm(backend, weights, memory.scratch, 0, n);
     const View logits = view(memory.scratch.wide, n, n_code);
     const Matrix& head = weights.lm_head[static_cast<size_t>(q - c.n_given)];

@@ -26,20 +26,14 @@ int64_t max_semantic_history(const Config& config) {
       std::floor(static_cast<double>(config.coarse.max_history) / coarse_ratio(config)));
 }
 
-// Feeds what the cache does not hold yet. In a causal stage the keys and values of a position
-// depend on the tokens up to it alone, so those of a common beginning can stay; the last token is
-// always fed, for its logits. `fed` are the tokens in the cache.
-void feed_prompt(const StageRun& run, Sequence& sequence, const Matrix& wte,
-                 std::vector<int32_t>& fed, const std::vector<int32_t>& prompt) {
-  int64_t common = 0;
-  if (run.coarse_cache_reuse) {
-    const auto differ =
-        std::mismatch(prompt.begin(), prompt.end() - 1, fed.begin(), fed.end()).first;
-    common = differ - prompt.begin();
-  }
-  sequence.rewind(common);
-  sequence.feed(prompt.data() + common, &wte, 1, static_cast<int64_t>(prompt.size()) - common);
-  fed = prompt;
+// How many tokens of the prompt need not be fed. In a causal stage the keys and values of a
+// position depend on the tokens up to it alone, so those of a common beginning can stay; the last
+// token is always fed, for its logits. `fed` are the tokens in the cache.
+int64_t in_cache(const StageRun& run, const std::vector<int32_t>& fed,
+                 const std::vector<int32_t>& prompt) {
+  if (!run.coarse_cache_reuse) return 0;
+  return std::mismatch(prompt.begin(), prompt.end() - 1, fed.begin(), fed.end()).first -
+         prompt.begin();
 }
 
 }  // namespace
@@ -125,7 +119,8 @@ std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>&
   std::vector<int32_t> tokens = history.coarse;
 
   const StageMemory& memory = run.memory.coarse;
-  Sequence sequence(run.model.backend(), weights, memory.scratch, memory.kv, run.stop);
+  Generation generation(run.model.backend(), weights, memory.scratch, memory.kv, run.model.engine(),
+                        Engine::CausalStage::Coarse, run.ticket);
   std::vector<int32_t> fed;
   for (int64_t done = 0; done < n_steps;) {
     const std::vector<int32_t> prompt = coarse_prompt(
@@ -136,9 +131,12 @@ std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>&
       fail(Status::Unsupported,
            "a coarse window of %lld positions does not fit the model's context of %lld",
            static_cast<long long>(n_positions), static_cast<long long>(memory.kv.n_ctx));
-    feed_prompt(run, sequence, wte, fed, prompt);
+    const int64_t common = in_cache(run, fed, prompt);
+    generation.rewind(common);
+    fed = prompt;
+    GptInput input{fed.data() + common, &wte, 1};
+    int64_t n_rows = static_cast<int64_t>(fed.size()) - common;
     while (true) {
-      run.stop.check();
       const LegalIds legal = coarse_legal(config, run.rules, done);
       if (legal.count < 1)
         fail(Status::Unsupported,
@@ -146,14 +144,15 @@ std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>&
              "coarse stage under these rules",
              static_cast<long long>(done));
       const Matrix head = weights.lm_head[0].slice(legal.first, legal.count);
-      const int32_t token = static_cast<int32_t>(
-          legal.first +
-          sequence.sample(sequence.logits(&head, 1), run.params(Stage::Coarse, sampling, done, 0)));
+      const int32_t token =
+          static_cast<int32_t>(legal.first) +
+          generation.next(input, n_rows, &head, 1, run.params(Stage::Coarse, sampling, done, 0));
       tokens.push_back(token);
       run.report(Stage::Coarse, ++done, n_steps);
       if (done == end) break;
-      sequence.feed(&token, &wte, 1, 1);
       fed.push_back(token);
+      input.ids = &fed.back();
+      n_rows = 1;
     }
   }
   return {tokens.begin() + n_history, tokens.end()};

@@ -42,10 +42,11 @@ void predict_codebook(const StageRun& run, std::vector<int32_t>& ids, int64_t q,
   std::vector<int32_t> slots(n, 0), positions(n);
   for (int64_t t = 0; t < n; ++t) positions[t] = static_cast<int32_t>(t);
 
+  Engine::Turn turn(run.model.engine(), run.ticket);
   // The codebook predicted is part of its own input: unknown, or an earlier window's prediction.
   gpt_forward(backend, weights, memory.scratch, {memory.kv},
               {ids.data(), weights.wte.data(), q + 1}, {n, slots.data(), positions.data()}, false,
-              relative, run.stop);
+              relative, [&turn] { turn.pass_on(); });
   const int64_t count = n - relative;
   const ConstView h = gpt_final_norm(backend, weights, memory.scratch, relative, count);
   const View logits = view(memory.scratch.wide, count, config.codebook_size);

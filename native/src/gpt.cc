@@ -36,14 +36,9 @@ void GptScratch::place(std::byte* base) {
   wide = reinterpret_cast<float*>(base + 2 * row_bytes);
 }
 
-void StopFlag::check() const {
-  if (flag && flag->load(std::memory_order_relaxed))
-    fail(Status::Cancelled, "the request was cancelled");
-}
-
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const StopFlag& stop) {
+                 bool causal, int64_t first, const std::function<void()>& before_block) {
   const int64_t n_rows = rows.count;
   const int64_t n_embd = weights.n_embd;
   const int64_t n_layer = static_cast<int64_t>(weights.blocks.size());
@@ -57,7 +52,7 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
 
   backend.embed(x, input.ids, input.tables, input.n_tables, &weights.wpe, rows.pos);
   for (int64_t i = 0; i < n_layer; ++i) {
-    stop.check();
+    if (before_block) before_block();
     const BlockWeights& w = weights.blocks[i];
     backend.layernorm(h, x, w.ln_1.weight, w.ln_1.bias);
     backend.linear(qkv, h, w.c_attn.weight, w.c_attn.bias, {});
@@ -85,9 +80,24 @@ ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptS
   return h;
 }
 
+View gpt_logits(Backend& backend, const GptScratch& scratch, ConstView h, const Matrix* parts,
+                int64_t n_parts, int64_t offset) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < n_parts; ++i) n += parts[i].rows;
+  BARKRT_CHECK(offset + h.rows * n <= scratch.wide_floats);
+  const View logits = view(scratch.wide + offset, h.rows, n);
+  int64_t column = 0;
+  for (int64_t i = 0; i < n_parts; ++i) {
+    const View part{logits.data + column, h.rows, parts[i].rows, n};
+    backend.linear(part, h, parts[i], nullptr, {});
+    column += parts[i].rows;
+  }
+  return logits;
+}
+
 Sequence::Sequence(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-                   const KvCache& kv, StopFlag stop)
-    : backend_(backend), weights_(weights), scratch_(scratch), kv_(kv), stop_(stop) {
+                   const KvCache& kv)
+    : backend_(backend), weights_(weights), scratch_(scratch), kv_(kv) {
   slots_.assign(scratch.max_rows, 0);
   positions_.resize(scratch.max_rows);
 }
@@ -97,30 +107,19 @@ void Sequence::rewind(int64_t n_past) {
   n_past_ = n_past;
 }
 
-void Sequence::feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, int64_t n_rows) {
+void Sequence::feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, int64_t n_rows,
+                    const std::function<void()>& before_block) {
   BARKRT_CHECK(n_rows >= 1 && n_rows <= scratch_.max_rows && n_past_ + n_rows <= kv_.n_ctx);
   for (int64_t t = 0; t < n_rows; ++t) positions_[t] = static_cast<int32_t>(n_past_ + t);
   last_row_ = n_rows - 1;
   gpt_forward(backend_, weights_, scratch_, {kv_}, {ids, tables, n_tables},
-              {n_rows, slots_.data(), positions_.data()}, true, last_row_, stop_);
+              {n_rows, slots_.data(), positions_.data()}, true, last_row_, before_block);
   n_past_ += n_rows;
 }
 
 ConstView Sequence::logits(const Matrix* parts, int64_t n_parts) {
   const ConstView h = gpt_final_norm(backend_, weights_, scratch_, last_row_, 1);
-  int64_t n = 0;
-  for (int64_t i = 0; i < n_parts; ++i) {
-    BARKRT_CHECK(n + parts[i].rows <= scratch_.wide_floats);
-    backend_.linear(view(scratch_.wide + n, 1, parts[i].rows), h, parts[i], nullptr, {});
-    n += parts[i].rows;
-  }
-  return view(static_cast<const float*>(scratch_.wide), 1, n);
-}
-
-int32_t Sequence::sample(ConstView logits, const SampleParams& params) {
-  int32_t id = 0;
-  backend_.sample(&id, logits, &params);
-  return id;
+  return gpt_logits(backend_, scratch_, h, parts, n_parts);
 }
 
 }  // namespace barkrt

@@ -1,8 +1,8 @@
 // gpt.h: one transformer for all three stages: weights, cache, working memory, forward pass.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "backend.h"
@@ -68,12 +68,6 @@ struct GptScratch {
   void place(std::byte* base);  // base has bytes() bytes, 64-byte aligned
 };
 
-// A request's wish to stop. check() throws Cancelled once the flag is set.
-struct StopFlag {
-  const std::atomic<bool>* flag = nullptr;  // NULL: never
-  void check() const;
-};
-
 // What a forward pass reads: row t is sum_s tables[s][ids[s * T + t]] + wpe[pos[t]]; a negative id
 // adds nothing.
 struct GptInput {
@@ -86,37 +80,43 @@ struct GptInput {
 // `caches` (ascending positions within a slot). Causal: K and V are appended to the row's cache and
 // each row sees its sequence up to itself. Otherwise the rows are one whole sequence and see each
 // other. The result is scratch.x, valid from row `first` on: the rows before it only serve as keys.
-// Looks at `stop` before every block.
+// Calls before_block, if there is one, before every block: it may wait, and may throw.
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const StopFlag& stop);
+                 bool causal, int64_t first, const std::function<void()>& before_block);
 
 // Final norm of rows first .. first+count-1 of scratch.x, into scratch.h.
 ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                          int64_t first, int64_t count);
 
+// h (T, C), normed, times some parts of an output head, side by side: (T, all parts' rows), in
+// scratch.wide from float `offset` on.
+View gpt_logits(Backend& backend, const GptScratch& scratch, ConstView h, const Matrix* parts,
+                int64_t n_parts, int64_t offset = 0);
+
 // One growing sequence of a causal stage.
 class Sequence {
  public:
   Sequence(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-           const KvCache& kv, StopFlag stop);
+           const KvCache& kv);
 
   int64_t n_past() const { return n_past_; }
+  const KvCache& kv() const { return kv_; }
   // Forgets the positions from n_past on.
   void rewind(int64_t n_past);
-  // Appends n_rows rows. ids as GptInput's, host.
-  void feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, int64_t n_rows);
+  // Appends n_rows rows. ids as GptInput's, host; before_block as gpt_forward's.
+  void feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, int64_t n_rows,
+            const std::function<void()>& before_block = {});
+  // Counts one row that another pass has put into the cache.
+  void note_fed() { ++n_past_; }
   // Logits of the last row fed, for the given parts of the output head, side by side.
   ConstView logits(const Matrix* parts, int64_t n_parts);
-  // Index into those logits of one sampled token; waits.
-  int32_t sample(ConstView logits, const SampleParams& params);
 
  private:
   Backend& backend_;
   const GptWeights& weights_;
   const GptScratch& scratch_;
   const KvCache& kv_;
-  StopFlag stop_;
   int64_t n_past_ = 0;
   int64_t last_row_ = 0;  // of scratch.x
   std::vector<int32_t> slots_, positions_;

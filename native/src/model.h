@@ -11,6 +11,7 @@
 #include "codec.h"
 #include "component.h"
 #include "config.h"
+#include "engine.h"
 #include "gguf.h"
 #include "gpt.h"
 #include "memory.h"
@@ -65,6 +66,8 @@ class Model {
   const std::shared_ptr<MemoryAccount>& family() const { return family_; }
   // Ops do not change the model.
   Backend& backend() const { return *backend_; }
+  // Whose turn it is on that backend.
+  Engine& engine() const { return *engine_; }
   // NotFound names the voices there are.
   Voice voice(const std::string& name) const;
 
@@ -80,6 +83,7 @@ class Model {
   Config config_;
   std::vector<std::string> voice_names_;
   std::unique_ptr<Backend> backend_;
+  const std::unique_ptr<Engine> engine_ = std::make_unique<Engine>();
   std::vector<const void*> placed_;
   std::shared_ptr<const Component> component_;
   std::unique_ptr<Tokenizer> tokenizer_;

@@ -45,25 +45,27 @@ std::vector<int32_t> run_semantic(const StageRun& run, const std::vector<int32_t
   const int64_t limit =
       max_tokens > 0 ? std::min(max_tokens, config.max_tokens()) : config.max_tokens();
 
-  Sequence sequence(run.model.backend(), weights, run.memory.semantic.scratch,
-                    run.memory.semantic.kv, run.stop);
+  const StageMemory& memory = run.memory.semantic;
+  Generation generation(run.model.backend(), weights, memory.scratch, memory.kv, run.model.engine(),
+                        Engine::CausalStage::Semantic, run.ticket);
   const Matrix tables[] = {wte, wte};
   const std::vector<int32_t> prefix = semantic_prefix(config, text_ids, run.voice);
-  sequence.feed(prefix.data(), tables, 2, config.max_input_length + 1);
+  GptInput input{prefix.data(), tables, 2};
+  int64_t n_rows = config.max_input_length + 1;
 
   std::vector<int32_t> tokens;
   while (true) {
-    run.stop.check();
     const int64_t step = static_cast<int64_t>(tokens.size());
     SampleParams params = run.params(Stage::Semantic, sampling, step, 0);
     params.eos = static_cast<int32_t>(config.vocab_size);
     params.min_eos_p = sampling.min_eos_p;
-    const int32_t token = sequence.sample(sequence.logits(legal, 2), params);
+    const int32_t token = generation.next(input, n_rows, legal, 2, params);
     if (token == params.eos) break;
     tokens.push_back(token);
     run.report(Stage::Semantic, step + 1, limit);
     if (step + 1 == limit) break;
-    sequence.feed(&token, &wte, 1, 1);
+    input = {&tokens.back(), &wte, 1};
+    n_rows = 1;
   }
   return tokens;
 }

@@ -26,6 +26,12 @@ void continue_if(bool wanted) {
   if (!wanted) fail(Status::Cancelled, "the request was stopped by its sink");
 }
 
+// For a prefill of that many rows, and for steps that others share.
+GptScratch causal_scratch(const GptConfig& config, int64_t n_rows) {
+  return GptScratch::plan(config.n_embd, std::max(n_rows, Engine::kMaxBatch), Engine::kMaxBatch,
+                          config.n_vocab_out);
+}
+
 // Runs one stage and notes its time.
 template <class F>
 auto timed(Stats& stats, Stage stage, F f) {
@@ -44,9 +50,9 @@ SessionMemory SessionMemory::plan(const Config& config, DType kv_type) {
   const CoarseConfig& c = config.coarse;
   const FineConfig& f = config.fine;
   SessionMemory m;
-  m.semantic.scratch = GptScratch::plan(s.gpt.n_embd, s.max_input_length + 1, 1, s.gpt.n_vocab_out);
+  m.semantic.scratch = causal_scratch(s.gpt, s.max_input_length + 1);
   m.semantic.kv = {nullptr, kv_type, s.gpt.n_layer, s.n_ctx(), s.gpt.n_embd};
-  m.coarse.scratch = GptScratch::plan(c.gpt.n_embd, c.max_prompt(), 1, c.gpt.n_vocab_out);
+  m.coarse.scratch = causal_scratch(c.gpt, c.max_prompt());
   m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, c.n_ctx(), c.gpt.n_embd};
   m.fine.scratch =
       GptScratch::plan(f.gpt.n_embd, f.input_length, f.input_length, config.codebook_size);
@@ -94,11 +100,13 @@ void run_codec(const StageRun& run, const Codes& codes,
   std::vector<int32_t> ids(codes.n_codebook * plan.chunk_frames);
   std::vector<float> pcm(plan.chunk_frames * config.hop_length());
   for (int64_t done = 0; done < codes.n_frames;) {
-    run.stop.check();
     const int64_t n = std::min(plan.chunk_frames, codes.n_frames - done);
     for (int64_t q = 0; q < codes.n_codebook; ++q)
       std::copy_n(codes.ids.data() + q * codes.n_frames + done, n, ids.data() + q * n);
-    decoder.decode(ids.data(), n, pcm.data());
+    {
+      const Engine::Turn turn(run.model.engine(), run.ticket);
+      decoder.decode(ids.data(), n, pcm.data());
+    }
     done += n;
     sink(pcm.data(), n * config.hop_length());
     run.report(Stage::Codec, done, codes.n_frames);
@@ -123,7 +131,7 @@ StageRun Session::run(const Request& request) const {
   run.rules = request.rules;
   run.seed = request.seed;
   run.voice = request.voice;
-  run.stop.flag = request.cancel;
+  run.ticket = model_->engine().ticket({request.cancel});
   return run;
 }
 
@@ -141,7 +149,7 @@ Stats Session::synthesize(const Request& request, const Sink& sink) {
   };
 
   Stats stats;
-  run.stop.check();
+  run.ticket.stop.check();
   if (request.voice && request.rules == Rules::Suno) check_voice_ratio(config, *request.voice);
   const std::vector<int32_t> text = model_->tokenizer().encode(request.text, request.rules);
   stats.n_text_tokens = static_cast<int64_t>(text.size());

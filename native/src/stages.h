@@ -9,6 +9,8 @@
 
 #include "codec.h"
 #include "config.h"
+#include "decode.h"
+#include "engine.h"
 #include "gpt.h"
 #include "model.h"
 #include "sampling.h"
@@ -58,7 +60,7 @@ struct StageRun {
   Rules rules = Rules::Suno;
   uint64_t seed = 0;
   const Voice* voice = nullptr;  // NULL: none
-  StopFlag stop;
+  Ticket ticket;
   std::function<void(Stage stage, int64_t done, int64_t total)>
       progress;                    // may throw; may be empty
   bool coarse_cache_reuse = true;  // false only in tests: results are the same

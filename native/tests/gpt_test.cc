@@ -166,11 +166,11 @@ TEST(Gpt, StepsEqualOnePrefillBitForBit) {
     const int64_t n = config.semantic.gpt.block_size;
     const std::vector<int32_t> ids = some_ids(n, config.semantic.gpt.n_vocab_in);
     Memory steps(m.model->backend(), w, n, n, type), whole(m.model->backend(), w, n, n, type);
-    Sequence by_steps(m.model->backend(), w, steps.scratch, steps.kv, {});
+    Sequence by_steps(m.model->backend(), w, steps.scratch, steps.kv);
     for (int64_t t = 0; t < n; ++t) {
       by_steps.feed(&ids[t], w.wte.data(), 1, 1);
       if (t % 9 != 0 && t + 1 != n) continue;
-      Sequence at_once(m.model->backend(), w, whole.scratch, whole.kv, {});
+      Sequence at_once(m.model->backend(), w, whole.scratch, whole.kv);
       at_once.feed(ids.data(), w.wte.data(), 1, t + 1);
       EXPECT_EQ(to_vector(by_steps.logits(w.lm_head.data(), 1)),
                 to_vector(at_once.logits(w.lm_head.data(), 1)))
@@ -185,13 +185,13 @@ TEST(Gpt, ARewoundSequenceContinuesAsIfItHadNeverGoneOn) {
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(30, 140), other = some_ids(10, 140, 77);
   Memory memory(m.model->backend(), w, 30, 64), fresh_memory(m.model->backend(), w, 30, 64);
-  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
+  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv);
   sequence.feed(ids.data(), w.wte.data(), 1, 30);
   sequence.rewind(20);
   sequence.feed(other.data(), w.wte.data(), 1, 10);
   std::vector<int32_t> joined(ids.begin(), ids.begin() + 20);
   joined.insert(joined.end(), other.begin(), other.end());
-  Sequence fresh(m.model->backend(), w, fresh_memory.scratch, fresh_memory.kv, {});
+  Sequence fresh(m.model->backend(), w, fresh_memory.scratch, fresh_memory.kv);
   fresh.feed(joined.data(), w.wte.data(), 1, 30);
   EXPECT_EQ(to_vector(sequence.logits(w.lm_head.data(), 1)),
             to_vector(fresh.logits(w.lm_head.data(), 1)));
@@ -207,7 +207,7 @@ TEST(Gpt, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
   for (int32_t slot = 0; slot < 3; ++slot) {
     const std::vector<int32_t> own = some_ids(lengths[slot], 200, 11 * slot);
     Memory memory(m.model->backend(), w, 20, 24, slot == 2 ? DType::F16 : DType::F32);
-    Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
+    Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv);
     sequence.feed(own.data(), w.wte.data(), 1, lengths[slot]);
     alone.push_back(to_vector(sequence.logits(w.lm_head.data(), 1)));
     for (int32_t t = 0; t < lengths[slot]; ++t) {
@@ -236,7 +236,7 @@ TEST(Gpt, HeadSlicesGiveTheLogitsOfTheWholeHead) {
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(9, 140);
   Memory memory(m.model->backend(), w, 9, 9);
-  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
+  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv);
   sequence.feed(ids.data(), w.wte.data(), 1, 9);
   const std::vector<float> all = to_vector(sequence.logits(w.lm_head.data(), 1));
   const Matrix parts[] = {w.lm_head[0].slice(3, 50), w.lm_head[0].slice(120, 1)};
@@ -252,7 +252,7 @@ TEST(Gpt, NoPositionPastTheContextIsEverFed) {
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(12, 140);
   Memory memory(m.model->backend(), w, 12, 10);
-  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {});
+  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv);
   EXPECT_THROW(sequence.feed(ids.data(), w.wte.data(), 1, 12), Error);
   sequence.feed(ids.data(), w.wte.data(), 1, 10);
   EXPECT_THROW(sequence.feed(ids.data(), w.wte.data(), 1, 1), Error);
@@ -263,14 +263,14 @@ TEST(Gpt, StopsBetweenBlocks) {
   const GptWeights& w = m.model->weights().semantic;
   const std::vector<int32_t> ids = some_ids(4, 140);
   Memory memory(m.model->backend(), w, 4, 4);
-  const std::atomic<bool> flag{true};
-  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv, {&flag});
-  try {
-    sequence.feed(ids.data(), w.wte.data(), 1, 4);
-    FAIL();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.status(), Status::Cancelled);
-  }
+  Sequence sequence(m.model->backend(), w, memory.scratch, memory.kv);
+  size_t begun = 0;
+  sequence.feed(ids.data(), w.wte.data(), 1, 4, [&] { ++begun; });
+  EXPECT_EQ(begun, w.blocks.size());
+  sequence.rewind(0);
+  const auto stop = [] { fail(Status::Cancelled, "stop"); };
+  EXPECT_THROW(sequence.feed(ids.data(), w.wte.data(), 1, 4, stop), Error);
+  EXPECT_EQ(sequence.n_past(), 0);
 }
 
 }  // namespace

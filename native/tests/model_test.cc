@@ -306,7 +306,7 @@ TEST(ModelTypes, ReducedMatricesSpeakAndStayNearF32) {
       Session session(m->model, DType::F32);
       const StageRun run = session.run({});
       const GptWeights& w = m->model->weights().semantic;
-      Sequence s(m->model->backend(), w, run.memory.semantic.scratch, run.memory.semantic.kv, {});
+      Sequence s(m->model->backend(), w, run.memory.semantic.scratch, run.memory.semantic.kv);
       const Matrix tables[] = {w.wte[0], w.wte[0]};
       s.feed(prefix.data(), tables, 2, 17);
       const ConstView row = s.logits(w.lm_head.data(), 1);

@@ -46,7 +46,7 @@ class Parity : public testing::Test {
   // Logits over the whole vocabulary after one prompt.
   std::vector<float> all_logits(const GptWeights& w, const StageMemory& memory,
                                 const std::vector<int32_t>& ids, int64_t n_tables) const {
-    Sequence sequence(session_->model().backend(), w, memory.scratch, memory.kv, {});
+    Sequence sequence(session_->model().backend(), w, memory.scratch, memory.kv);
     const std::vector<Matrix> tables(n_tables, w.wte[0]);
     sequence.feed(ids.data(), tables.data(), n_tables, static_cast<int64_t>(ids.size()) / n_tables);
     return download(sequence.logits(&w.lm_head[0], 1));
