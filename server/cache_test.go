@@ -43,9 +43,14 @@ func quick(more map[string]string) map[string]string {
 	return env
 }
 
-func (s server) stats(t *testing.T) map[string]any {
+func (s server) stats(t *testing.T) map[string]any { return s.statsWith(t, "") }
+
+func (s server) statsWith(t *testing.T, key string) map[string]any {
 	t.Helper()
-	resp, err := http.Get(s.url + "/cache/stats")
+	req, err := http.NewRequest("GET", s.url+"/cache/stats", nil)
+	require.NoError(t, err)
+	req.Header.Set("x-api-key", key)
+	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	var out map[string]any
@@ -150,7 +155,7 @@ func TestMemoryAboveTheThresholdGivesIdleModelsBack(t *testing.T) {
 func TestServerGoesOnWithoutAMemorySource(t *testing.T) {
 	s := startServer(t, quick(nil))
 	s.speak(t, "barkd/tiny", "")
-	m := newMachine(nil, cacheConfig{}, nil, newLog(s.log, 0, "json"))
+	m := newMachine(nil, cacheConfig{}, nil, newLog(s.log, from(0), "json"))
 	m.host = nowhere(t)
 	for range 3 {
 		used, total := m.Memory()

@@ -149,9 +149,9 @@ func (f runtimeFlags) read(s *settings) runtimeConfig {
 	}
 }
 
-// config checks the command's settings; the error names every bad one.
-func (c *serveCommand) config() (serverConfig, error) {
-	var s settings
+// config checks the command's settings; the error names every bad one, after the problems that are known already.
+func (c *serveCommand) config(known ...string) (serverConfig, error) {
+	s := settings{problems: known}
 	port := s.integer("PORT", c.Port, 0, 65535)
 	cfg := serverConfig{
 		runtime: c.runtimeFlags.read(&s),
@@ -189,6 +189,9 @@ func (c *serveCommand) rules(s *settings) api.Rules {
 	rules.Timeout = s.seconds("REQUEST_TIMEOUT_SECONDS", c.RequestTimeoutSeconds, 0)
 	rules.MaxInputChars = s.integer("MAX_INPUT_CHARS", c.MaxInputChars, 1, math.MaxInt32)
 	rules.Keys = s.keys("API_KEYS", c.APIKeys, rules.Open)
+	if c.AdminKey == hidden {
+		s.problems = append(s.problems, "ADMIN_KEY is what --print-config shows instead of it")
+	}
 	if c.AdminKey != "" {
 		digest := api.DigestOf(c.AdminKey)
 		rules.Admin = &digest

@@ -28,11 +28,13 @@ type house struct {
 	log     zerolog.Logger
 	pool    *cgo.Pool
 	speaker *speech.Service
-	machine *machine
-	warmup  *cgo.Warmup
-	metrics *metrics.Metrics
-	trace   *traceFile // nil for none
-	diary   *diary
+
+	admission *speech.Admission
+	machine   *machine
+	warmup    *cgo.Warmup
+	metrics   *metrics.Metrics
+	trace     *traceFile // nil for none
+	diary     *diary
 }
 
 func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Logger) (*house, error) {
@@ -49,15 +51,15 @@ func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Lo
 	if err := h.pin(ctx); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	admission := speech.NewAdmission(cfg.admission)
-	h.speaker = speech.NewService(poolModels{h.pool, b.resolve}, admission, log)
+	h.admission = speech.NewAdmission(cfg.admission)
+	h.speaker = speech.NewService(poolModels{h.pool, b.resolve}, h.admission, log)
 	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
 	wanted := cfg.cache.warmup
 	if cfg.cache.learn {
 		wanted = h.pool.Propose(demand)
 	}
 	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
-	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: admission.Load, Slots: cfg.admission.Running, Level: h.machine.Level})
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: h.admission.Load, Slots: h.admission.Slots, Level: h.machine.Level})
 	return h, nil
 }
 
@@ -93,12 +95,23 @@ func (h *house) start(ctx context.Context) (stop func()) {
 	var background sync.WaitGroup
 	background.Go(func() { h.warmUp(ctx) })
 	background.Go(func() { h.tidy(ctx) })
-	unwatch := h.machine.watch()
+	h.machine.watch()
 	return func() {
 		cancel()
-		unwatch()
+		h.machine.unwatch()
 		background.Wait()
 	}
+}
+
+// change puts the settings in force that can change while the server runs.
+func (h *house) change(cfg serverConfig, budgets []int64) {
+	h.admission.SetLimits(cfg.admission)
+	h.pool.SetMaxEntries(cfg.cache.maxModels)
+	for i, bytes := range budgets {
+		h.pool.SetBudget(i, bytes)
+	}
+	h.pool.SetKeepAlive(cfg.cache.keepAlive)
+	h.machine.setThreshold(cfg.cache.thresholdGB)
 }
 
 // close frees every model.

@@ -103,6 +103,8 @@ func (e keyEntry) check(usual api.Allowance) (api.Key, error) {
 	switch {
 	case (e.Key == "") == (e.SHA256 == ""):
 		return key, fmt.Errorf("it must have a key or its sha256, one of them")
+	case e.Key == hidden:
+		return key, fmt.Errorf("it is what --print-config shows instead of the keys")
 	case e.Key != "" && !isToken(e.Key):
 		return key, fmt.Errorf("the key must be printable ASCII without blanks")
 	case e.Name != "" && !isToken(e.Name):

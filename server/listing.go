@@ -25,7 +25,7 @@ func (f runtimeFlags) openRuntime(io stdio) (*backend, int, error) {
 	if err := s.err(); err != nil {
 		return nil, 0, err
 	}
-	b, err := openBackend(cfg, newLog(io.err, zerolog.WarnLevel, "console"))
+	b, err := openBackend(cfg, newLog(io.err, from(zerolog.WarnLevel), "console"))
 	return b, cfg.threads, err
 }
 

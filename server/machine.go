@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -37,10 +39,16 @@ type machine struct {
 	mu   sync.Mutex // guards what follows
 	last memwatch.Reading
 	read time.Time // when last was
+
+	watching  sync.Mutex    // guards stop, and changes of the threshold
+	threshold atomic.Uint64 // bits of a float64: GB in use
+	stop      func()        // ends the watch; nil when there is none
 }
 
 func newMachine(pool *cgo.Pool, cfg cacheConfig, m *metrics.Metrics, log zerolog.Logger) *machine {
-	return &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool), metrics: m, log: log}
+	made := &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool), metrics: m, log: log}
+	made.threshold.Store(math.Float64bits(cfg.thresholdGB))
+	return made
 }
 
 // readingAge is how old what Memory tells may be: a reading opens a dozen files.
@@ -62,7 +70,7 @@ func (m *machine) Memory() (used, total int64) {
 }
 
 // ThresholdGB implements api.Machine.
-func (m *machine) ThresholdGB() float64 { return m.cfg.thresholdGB }
+func (m *machine) ThresholdGB() float64 { return math.Float64frombits(m.threshold.Load()) }
 
 // Level implements api.Machine.
 func (m *machine) Level(device int) memwatch.Level { return m.pressure.Level(device) }
@@ -70,9 +78,42 @@ func (m *machine) Level(device int) memwatch.Level { return m.pressure.Level(dev
 // Cleanups implements api.Machine.
 func (m *machine) Cleanups() uint64 { return m.pressure.Cleanups() }
 
-// watch begins to watch every device's memory; the returned function ends it. A machine that cannot be watched is no
-// reason not to serve.
-func (m *machine) watch() (stop func()) {
+// watch begins to watch every device's memory.
+func (m *machine) watch() {
+	m.watching.Lock()
+	defer m.watching.Unlock()
+	m.stop = m.watchLocked()
+}
+
+// unwatch ends the watch, for good.
+func (m *machine) unwatch() {
+	m.watching.Lock()
+	defer m.watching.Unlock()
+	m.stop()
+	m.stop = nil
+}
+
+// setThreshold changes the threshold. The watch begins anew, as if there were no shortage: if there is one it says so
+// at its first look.
+func (m *machine) setThreshold(gb float64) {
+	m.watching.Lock()
+	defer m.watching.Unlock()
+	if gb == m.ThresholdGB() {
+		return
+	}
+	m.threshold.Store(math.Float64bits(gb))
+	if m.stop == nil {
+		return
+	}
+	m.stop()
+	for device := range m.pool.Devices() {
+		m.pressure.React(context.Background(), cgo.Shortage{Device: device})
+	}
+	m.stop = m.watchLocked()
+}
+
+// watchLocked begins to watch; the returned function ends it. A machine that cannot be watched is no reason not to serve.
+func (m *machine) watchLocked() (stop func()) {
 	gpus, err := nvml.Open(nvml.EnvFrom(os.LookupEnv))
 	if err != nil && len(m.pool.Devices()) > 1 {
 		m.log.Warn().Err(err).Msg("the memory of GPUs is not watched")
@@ -118,7 +159,7 @@ func (m *machine) pools(gpus *nvml.GPUs) []memwatch.Pool {
 func (m *machine) hostMarks() memwatch.Marks {
 	_, total := m.Memory()
 	marks := part(total, hostHigh, hostCritical, hostClear)
-	marks.HighUsedBytes = int64(m.cfg.thresholdGB * (1 << 30))
+	marks.HighUsedBytes = int64(m.ThresholdGB() * (1 << 30))
 	marks.HighStallPercent = hostStallPercent
 	return marks
 }

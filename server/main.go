@@ -71,22 +71,6 @@ func run(ctx context.Context, args []string, io stdio, getenv func(string) strin
 }
 
 func execute(ctx context.Context, args []string, io stdio, getenv func(string) string) error {
-	var cli commandLine
-	parser, err := kong.New(&cli,
-		kong.Name("barkd"),
-		kong.Description("Speech from Bark models: a server and its tools. Settings come from flags, else the environment, else defaults."),
-		kong.Writers(io.out, io.err),
-		kong.Exit(func(code int) { panic(helpShown{code}) }),
-		kong.Resolvers(environment(getenv)),
-		kong.ValueFormatter(nameVariable),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(io),
-		kong.Bind(environ{getenv}),
-	)
-	if err != nil {
-		return err
-	}
 	if len(args) == 0 {
 		args = []string{"--help"}
 	}
@@ -95,15 +79,42 @@ func execute(ctx context.Context, args []string, io stdio, getenv func(string) s
 			return fmt.Errorf("argument %d, %q, is not valid UTF-8", i+1, arg)
 		}
 	}
-	parsed, err := parser.Parse(args)
+	again := parse(func() (*kong.Context, *configFile, error) { return parseCommand(ctx, args, io, getenv) })
+	parsed, file, err := again()
 	if err != nil {
-		return &usageError{fmt.Errorf("%w; 'barkd --help' explains", err)}
+		return err
 	}
-	err = parsed.Run()
+	err = parsed.Run(file, again)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return errors.New("interrupted")
 	}
 	return err
+}
+
+// parseCommand reads the command line, and from the environment and the configuration file what it does not give.
+func parseCommand(ctx context.Context, args []string, io stdio, getenv func(string) string) (*kong.Context, *configFile, error) {
+	var cli commandLine
+	file := &configFile{getenv: getenv}
+	parser, err := kong.New(&cli,
+		kong.Name("barkd"),
+		kong.Description("Speech from Bark models: a server and its tools. Settings come from flags, else the environment, else (of serve) a file, else defaults."),
+		kong.Writers(io.out, io.err),
+		kong.Exit(func(code int) { panic(helpShown{code}) }),
+		kong.Resolvers(file, environment(getenv)), // the last one wins
+		kong.ValueFormatter(nameVariable),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(io),
+		kong.Bind(environ{getenv}),
+	)
+	if err != nil {
+		return nil, nil, err
+	}
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return nil, nil, &usageError{fmt.Errorf("%w; 'barkd --help' explains", err)}
+	}
+	return parsed, file, nil
 }
 
 // environ is the process's environment, for commands that read more of it than their own settings.

@@ -48,7 +48,7 @@ func (c *sayCommand) Run(ctx context.Context, io stdio, env environ) error {
 		return err
 	}
 	one := &oneModel{b: b, threads: threads}
-	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, zerolog.WarnLevel, "console"))
+	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, from(zerolog.WarnLevel), "console"))
 	bar := newSpeechBar(io.err, req.Text)
 	sink := speech.Sink{Progress: bar.show}
 	sink.Start = func(start speech.Start) error {

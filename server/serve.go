@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 
@@ -21,54 +22,63 @@ type serveCommand struct {
 	runtimeFlags
 	cacheFlags
 	voiceFlags
+	Config                string `var:"BARKD_CONFIG" placeholder:"FILE" help:"YAML file of settings, by the names of their variables in lower case; the environment goes before it."`
+	PrintConfig           bool   `help:"Show the settings and where each comes from, and serve nothing."`
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
 	DefaultModel          string `var:"DEFAULT_MODEL" default:"barkd/tiny" placeholder:"ID" help:"Model of requests that name none, or one of ElevenLabs'."`
-	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
-	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" default:"64" placeholder:"64" help:"Most requests that wait; more are answered 503."`
-	MaxQueuedPerModel     string `var:"MAX_QUEUED_PER_MODEL" default:"32" placeholder:"32" help:"Most requests that wait for one model."`
-	APIKeys               string `name:"api-keys" var:"API_KEYS" placeholder:"KEY,KEY" help:"Keys that clients must show; none lets everybody in. Or a YAML list with names and limits, see the README."`
-	RateLimitRequests     string `var:"RATE_LIMIT_REQUESTS" default:"0" placeholder:"0" help:"Most requests to speak a minute, of each key without a limit of its own, or of everybody; 0 is no limit."`
-	RateLimitCharacters   string `var:"RATE_LIMIT_CHARACTERS" default:"0" placeholder:"0" help:"The same of the characters of their texts."`
-	RateLimitConcurrent   string `var:"RATE_LIMIT_CONCURRENT" default:"0" placeholder:"0" help:"The same of requests at one time."`
-	RequestTimeoutSeconds string `var:"REQUEST_TIMEOUT_SECONDS" default:"0" placeholder:"0" help:"How long a request may take until its answer begins, then it is answered 504; 0 is no bound."`
-	MaxInputChars         string `var:"MAX_INPUT_CHARS" default:"65536" placeholder:"65536" help:"Most characters of a text."`
+	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" live:"" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
+	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" live:"" default:"64" placeholder:"64" help:"Most requests that wait; more are answered 503."`
+	MaxQueuedPerModel     string `var:"MAX_QUEUED_PER_MODEL" live:"" default:"32" placeholder:"32" help:"Most requests that wait for one model."`
+	APIKeys               string `name:"api-keys" var:"API_KEYS" live:"" secret:"" placeholder:"KEY,KEY" help:"Keys that clients must show; none lets everybody in. Or a YAML list with names and limits, see the README."`
+	RateLimitRequests     string `var:"RATE_LIMIT_REQUESTS" live:"" default:"0" placeholder:"0" help:"Most requests to speak a minute, of each key without a limit of its own, or of everybody; 0 is no limit."`
+	RateLimitCharacters   string `var:"RATE_LIMIT_CHARACTERS" live:"" default:"0" placeholder:"0" help:"The same of the characters of their texts."`
+	RateLimitConcurrent   string `var:"RATE_LIMIT_CONCURRENT" live:"" default:"0" placeholder:"0" help:"The same of requests at one time."`
+	RequestTimeoutSeconds string `var:"REQUEST_TIMEOUT_SECONDS" live:"" default:"0" placeholder:"0" help:"How long a request may take until its answer begins, then it is answered 504; 0 is no bound."`
+	MaxInputChars         string `var:"MAX_INPUT_CHARS" live:"" default:"65536" placeholder:"65536" help:"Most characters of a text."`
 	MaxBodyBytes          string `var:"MAX_BODY_BYTES" default:"1048576" placeholder:"1048576" help:"Largest request body of JSON."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
-	AdminKey              string `var:"ADMIN_KEY" placeholder:"KEY" help:"Key that /cache/* asks for; without it any of API_KEYS."`
+	AdminKey              string `var:"ADMIN_KEY" live:"" secret:"" placeholder:"KEY" help:"Key that /cache/* asks for; without it any of API_KEYS."`
 	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
 	DrainSeconds          string `var:"DRAIN_SECONDS" default:"0" placeholder:"0" help:"How long after SIGTERM requests are still taken, so that routers learn of it."`
 	ShutdownGraceSeconds  string `var:"SHUTDOWN_GRACE_SECONDS" default:"30" placeholder:"30" help:"How long running requests may finish after SIGTERM."`
-	LogLevel              string `var:"LOG_LEVEL" default:"info" placeholder:"info" help:"debug, info, warn or error."`
+	LogLevel              string `var:"LOG_LEVEL" live:"" default:"info" placeholder:"info" help:"debug, info, warn or error."`
 	LogFormat             string `var:"LOG_FORMAT" default:"auto" placeholder:"auto" help:"json, console, or auto: console on a terminal."`
 }
 
 // cacheFlags say how models are kept.
 type cacheFlags struct {
-	MaxCachedModels     string `var:"MAX_CACHED_MODELS" default:"3" placeholder:"3" help:"Most models in memory."`
-	CacheBudget         string `var:"CACHE_BUDGET" default:"auto" placeholder:"auto" help:"Bytes for models and their sessions: 8GB, or by device cpu=8GB,cuda:0=20GB; auto is 80 % of the memory."`
-	KeepAlive           string `var:"KEEP_ALIVE" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
+	MaxCachedModels     string `var:"MAX_CACHED_MODELS" live:"" default:"3" placeholder:"3" help:"Most models in memory."`
+	CacheBudget         string `var:"CACHE_BUDGET" live:"" default:"auto" placeholder:"auto" help:"Bytes for models and their sessions: 8GB, or by device cpu=8GB,cuda:0=20GB; auto is 80 % of the memory."`
+	KeepAlive           string `var:"KEEP_ALIVE" live:"" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
 	PinnedModels        string `var:"PINNED_MODELS" placeholder:"ID,ID" help:"Models that are never evicted; they are loaded first."`
 	CacheWarmupEnabled  string `var:"CACHE_WARMUP_ENABLED" default:"true" placeholder:"true" help:"Load models at start, in the background."`
 	WarmupModels        string `var:"WARMUP_MODELS" default:"suno/bark-small,suno/bark" placeholder:"ID,ID" help:"Which; those not on this machine are skipped. auto: those that were asked for most."`
 	ReadyTimeoutSeconds string `var:"READY_TIMEOUT_SECONDS" default:"300" placeholder:"300" help:"How long /readyz waits for the warm-up."`
 	ModelWaitSeconds    string `var:"MODEL_WAIT_SECONDS" default:"120" placeholder:"120" help:"How long a request waits for its model; then it is answered 503."`
 	LoadTimeoutSeconds  string `var:"LOAD_TIMEOUT_SECONDS" default:"900" placeholder:"900" help:"How long a load may take before it counts as hung."`
-	MemoryThresholdGB   string `name:"memory-threshold-gb" var:"MEMORY_THRESHOLD_GB" default:"12.0" placeholder:"12.0" help:"Memory in use on the machine above which idle models are given back."`
+	MemoryThresholdGB   string `name:"memory-threshold-gb" var:"MEMORY_THRESHOLD_GB" live:"" default:"12.0" placeholder:"12.0" help:"Memory in use on the machine above which idle models are given back."`
 	MemoryCheckInterval string `var:"MEMORY_CHECK_INTERVAL" default:"60" placeholder:"60" help:"Seconds between looks at the memory where the kernel sends no events."`
 	GCIntervalSeconds   string `name:"gc-interval-seconds" var:"GC_INTERVAL_SECONDS" default:"300" placeholder:"300" help:"Seconds between giving freed memory back to the system."`
 	CacheTrace          string `var:"CACHE_TRACE" placeholder:"FILE" help:"Record the cache's requests, for 'barkd cache replay'."`
 	CacheState          string `var:"CACHE_STATE" placeholder:"FILE" help:"Where the access pattern is kept for WARMUP_MODELS=auto; off for nowhere."`
 }
 
-// Run serves until ctx ends, then shuts down in order: not ready, go on for the drain, refuse new requests, let running ones finish for the
+// Run serves until ctx ends, reloading its settings at SIGHUP, then shuts down in order: not ready, go on for the drain, refuse new requests, let running ones finish for the
 // grace, cancel them, stop what runs in the background, free the models.
-func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
-	cfg, err := c.config()
-	if err != nil {
+func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *kong.Context, file *configFile, again parse) error {
+	settings := effective(parsed, file)
+	if c.PrintConfig {
+		if err := printSettings(io.out, settings); err != nil {
+			return err
+		}
+	}
+	cfg, err := c.config(file.problems...)
+	if err != nil || c.PrintConfig {
 		return err
 	}
-	log := newLog(io.err, cfg.logLevel, cfg.logFormat)
+	level := from(cfg.logLevel)
+	log := newLog(io.err, level, cfg.logFormat)
 	b, err := openBackend(cfg.runtime, log)
 	if err != nil {
 		return err
@@ -93,17 +103,22 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ) error {
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
+	running := &live{parse: again, settings: settings, server: server, house: h, level: level, log: log}
+	stopFollowing := running.follow()
 	err = serve(ctx, server, listeners, cfg, log)
+	stopFollowing()
 	stop()
 	return errors.Join(err, h.close())
 }
 
-func newLog(w io.Writer, level zerolog.Level, format string) zerolog.Logger {
+// newLog writes to w the lines that the filter lets through; it gets w for its own.
+func newLog(w io.Writer, filter *levelFilter, format string) zerolog.Logger {
 	file, ok := w.(*os.File)
 	if format == "console" || format == "auto" && ok && isatty.IsTerminal(file.Fd()) {
 		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.TimeOnly}
 	}
-	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+	filter.Writer = w
+	return zerolog.New(filter).With().Timestamp().Logger()
 }
 
 // listeners are where the server answers; admin is nil when /cache/* has no place of its own, agent when

@@ -66,7 +66,7 @@ func (c *synthCommand) Run(ctx context.Context, io stdio, env environ) error {
 		return err
 	}
 	one := &oneModel{b: b, threads: threads}
-	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, zerolog.WarnLevel, "console"))
+	service := speech.NewService(one, speech.NewAdmission(speech.Limits{Running: 1}), newLog(io.err, from(zerolog.WarnLevel), "console"))
 	bar := newSpeechBar(io.err, req.Text)
 	var pcm []float32
 	sink := speech.Sink{

@@ -101,6 +101,13 @@ func (c *Cache[V]) SetMaxEntries(n int) {
 	c.unlock()
 }
 
+// SetKeepAlive changes the default of Ask.KeepAlive, for the values that are asked for from now on.
+func (c *Cache[V]) SetKeepAlive(d time.Duration) {
+	c.mu.Lock()
+	c.own.opts.KeepAlive = d
+	c.unlock()
+}
+
 // Plan says what a load of key would do now, without doing it.
 func (c *Cache[V]) Plan(ctx context.Context, key string) (Plan, error) {
 	f, err := c.estimate(ctx, key)

@@ -61,7 +61,7 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	speaking, queued := g.Load()
 	send(running, float64(speaking))
 	send(waiting, float64(queued))
-	send(used, min(1, float64(speaking)/float64(max(1, g.Slots))))
+	send(used, min(1, float64(speaking)/float64(max(1, g.Slots()))))
 	resident, loading := residents(s)
 	send(residency, float64(g.clock().Unix()), room(s), strings.Join(resident, ","), strings.Join(loading, ","))
 }

@@ -121,7 +121,7 @@ type Watched struct {
 		Snapshot() cache.Snapshot
 	}
 	Load  func() (running, waiting int)
-	Slots int // most requests that run at one time
+	Slots func() int // most requests that run at one time
 	Level func(device int) memwatch.Level
 }
 

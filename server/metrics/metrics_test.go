@@ -41,7 +41,7 @@ func TestMetricsTellWhatTheCacheDoes(t *testing.T) {
 		Asked: m.Asked, Decided: m.Decided})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 2, 5 }, Slots: 8,
+	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 2, 5 }, Slots: func() int { return 8 },
 		Level: func(int) memwatch.Level { return memwatch.LevelHigh }})
 	for _, id := range []string{"barkd/tiny", "barkd/tiny", "suno/bark"} {
 		lease, err := pool.Acquire(t.Context(), id, cache.Ask{})
@@ -85,7 +85,7 @@ func TestResidencyIsInTheFormOfTheEndpointPicker(t *testing.T) {
 	pool, err := cgo.NewPool(mock.New(mock.Options{}), mock.Resolve, cgo.PoolOptions{MaxModels: 3})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 0, 0 }, Level: func(int) memwatch.Level { return 0 }})
+	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 0, 0 }, Slots: func() int { return 1 }, Level: func(int) memwatch.Level { return 0 }})
 	require.NoError(t, pool.Preload(t.Context(), "suno/bark", nil))
 	require.NoError(t, pool.Preload(t.Context(), "barkd/tiny", nil))
 	got := scrape(t, m)

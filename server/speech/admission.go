@@ -72,6 +72,13 @@ func (a *Admission) Load() (running, waiting int) {
 	return len(a.running), a.held - len(a.running)
 }
 
+// Slots is the most requests that speak at one time.
+func (a *Admission) Slots() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.limits.Running
+}
+
 // Enter takes a place, or returns a *QueueFullError or a *TooLateError. The ticket must be left exactly once.
 func (a *Admission) Enter(p Place) (*Ticket, error) {
 	now := time.Now()
