@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -27,7 +28,9 @@ type serverConfig struct {
 	cache     cacheConfig
 	voices    voiceConfig
 	rules     api.Rules
-	maxBody   int           // bytes of JSON
+	maxBody   int      // bytes of JSON
+	origins   []string // whose pages may use the server
+	tls       tlsFiles
 	admin     string        // address of /cache/* when it has its own; "" for none
 	agent     string        // address of the port for HAProxy; "" for none
 	drain     time.Duration // between the announcement of a shutdown and its beginning
@@ -170,6 +173,8 @@ func (c *serveCommand) config(known ...string) (serverConfig, error) {
 		logFormat: s.oneOf("LOG_FORMAT", c.LogFormat, "auto", "json", "console"),
 	}
 	cfg.rules = c.rules(&s)
+	cfg.tls = s.tls(c.TLSCert, c.TLSKey)
+	cfg.origins = s.origins("CORS_ORIGINS", c.CORSOrigins)
 	cfg.maxBody = s.integer("MAX_BODY_BYTES", c.MaxBodyBytes, 1<<10, 1<<30)
 	cfg.rules.QueueLimit = cfg.admission.Queued
 	level := s.oneOf("LOG_LEVEL", c.LogLevel, "info", "debug", "warn", "error")
@@ -264,6 +269,22 @@ func (s *settings) address(name, value string) string {
 		s.bad(name, value, "an address such as 127.0.0.1:8001")
 	}
 	return value
+}
+
+// origins reads a list of origins; "*" alone is all of them.
+func (s *settings) origins(name, value string) []string {
+	list := splitList(value)
+	for _, origin := range list {
+		u, err := url.Parse(origin)
+		if origin == "*" && len(list) == 1 {
+			continue
+		}
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || origin != u.Scheme+"://"+u.Host {
+			s.bad(name, value, "*, or origins such as https://example.com or http://localhost:3000")
+			break
+		}
+	}
+	return list
 }
 
 // budgets reads "8GB" (of the host's memory) or "cpu=8GB,cuda:0=20GiB"; "auto" and none are the defaults.

@@ -25,6 +25,8 @@ type live struct {
 	house    *house
 	level    *levelFilter
 	log      zerolog.Logger
+
+	certificate *certificate // nil for plain HTTP
 }
 
 // follow reloads the settings at each SIGHUP; the returned function ends that and waits for it.
@@ -61,6 +63,9 @@ func (l *live) reload() {
 	if len(later) > 0 {
 		line = l.log.Warn().Strs("at_restart", later)
 	}
+	if l.certificate != nil {
+		line = line.Time("certificate_until", l.certificate.until())
+	}
 	line.Strs("changed", now).Msg("settings reloaded")
 	l.level.set(level) // not before: what changed is said at the level that was
 	for i, s := range settings {
@@ -84,6 +89,13 @@ func (l *live) change() ([]setting, zerolog.Level, error) {
 	budgets, err := deviceBudgets(l.house.pool.Devices(), cfg.cache.budgets)
 	if err != nil {
 		return nil, 0, err
+	}
+	if l.certificate != nil { // the files that it began with: others wait for a restart
+		pair, err := l.certificate.files.read()
+		if err != nil {
+			return nil, 0, err
+		}
+		l.certificate.current.Store(pair)
 	}
 	l.house.change(cfg, budgets)
 	l.server.SetRules(cfg.rules)

@@ -37,6 +37,9 @@ type serveCommand struct {
 	RequestTimeoutSeconds string `var:"REQUEST_TIMEOUT_SECONDS" live:"" default:"0" placeholder:"0" help:"How long a request may take until its answer begins, then it is answered 504; 0 is no bound."`
 	MaxInputChars         string `var:"MAX_INPUT_CHARS" live:"" default:"65536" placeholder:"65536" help:"Most characters of a text."`
 	MaxBodyBytes          string `var:"MAX_BODY_BYTES" default:"1048576" placeholder:"1048576" help:"Largest request body of JSON."`
+	TLSCert               string `name:"tls-cert" var:"TLS_CERT" placeholder:"FILE" help:"Certificate (PEM, with its chain) to serve HTTPS with; read again at SIGHUP."`
+	TLSKey                string `name:"tls-key" var:"TLS_KEY" placeholder:"FILE" help:"Its private key."`
+	CORSOrigins           string `name:"cors-origins" var:"CORS_ORIGINS" placeholder:"ORIGIN,ORIGIN" help:"Origins whose pages may use the server, such as https://example.com; * is all; default is none."`
 	AdminAddr             string `var:"ADMIN_ADDR" placeholder:"ADDR:PORT" help:"Serve /cache/* here and nowhere else."`
 	AdminKey              string `var:"ADMIN_KEY" live:"" secret:"" placeholder:"KEY" help:"Key that /cache/* asks for; without it any of API_KEYS."`
 	AgentAddr             string `var:"AGENT_ADDR" placeholder:"ADDR:PORT" help:"Answer HAProxy's agent-check here."`
@@ -64,8 +67,9 @@ type cacheFlags struct {
 	CacheState          string `var:"CACHE_STATE" placeholder:"FILE" help:"Where the access pattern is kept for WARMUP_MODELS=auto; off for nowhere."`
 }
 
-// Run serves until ctx ends, reloading its settings at SIGHUP, then shuts down in order: not ready, go on for the drain, refuse new requests, let running ones finish for the
-// grace, cancel them, stop what runs in the background, free the models.
+// Run serves until ctx ends, reloading its settings at SIGHUP, then shuts down in order: not ready, go on for the drain,
+// refuse new requests, let running ones finish for the grace, cancel them, stop what runs in the background, free the
+// models.
 func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *kong.Context, file *configFile, again parse) error {
 	settings := effective(parsed, file)
 	if c.PrintConfig {
@@ -87,7 +91,11 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	if err != nil {
 		return err
 	}
-	listeners, err := listen(cfg)
+	secured, err := openCertificate(cfg.tls)
+	if err != nil {
+		return err
+	}
+	listeners, err := listen(cfg, secured)
 	if err != nil {
 		return err
 	}
@@ -99,11 +107,11 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	server := api.New(api.Options{
 		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
-		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, Rules: cfg.rules,
+		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
-	running := &live{parse: again, settings: settings, server: server, house: h, level: level, log: log}
+	running := &live{parse: again, settings: settings, server: server, house: h, certificate: secured, level: level, log: log}
 	stopFollowing := running.follow()
 	err = serve(ctx, server, listeners, cfg, log)
 	stopFollowing()
@@ -122,11 +130,14 @@ func newLog(w io.Writer, filter *levelFilter, format string) zerolog.Logger {
 }
 
 // listeners are where the server answers; admin is nil when /cache/* has no place of its own, agent when
-// HAProxy does not ask.
-type listeners struct{ public, admin, agent net.Listener }
+// HAProxy does not ask. The agent's port speaks no HTTP and no TLS.
+type listeners struct {
+	public, admin, agent net.Listener
+	certificate          *certificate
+}
 
-func listen(cfg serverConfig) (listeners, error) {
-	var l listeners
+func listen(cfg serverConfig, secured *certificate) (listeners, error) {
+	l := listeners{certificate: secured}
 	var err error
 	if l.public, err = net.Listen("tcp", cfg.address); err != nil {
 		return l, fmt.Errorf("cannot listen: %w", err)
@@ -143,6 +154,7 @@ func listen(cfg serverConfig) (listeners, error) {
 			return l, fmt.Errorf("cannot listen for AGENT_ADDR: %w", err)
 		}
 	}
+	l.public, l.admin = secured.listener(l.public), secured.listener(l.admin)
 	return l, nil
 }
 
@@ -188,6 +200,9 @@ func serve(ctx context.Context, server *api.Server, l listeners, cfg serverConfi
 	if l.agent != nil {
 		serving.Go(func() { server.ServeAgent(l.agent) })
 		line = line.Str("agent", l.agent.Addr().String())
+	}
+	if l.certificate != nil {
+		line = line.Time("certificate_until", l.certificate.until())
 	}
 	warnOpen(l, cfg.rules, log)
 	line.Str("version", version).Str("backend", server.Backend).Msg("serving")

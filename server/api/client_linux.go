@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"syscall"
@@ -11,6 +12,9 @@ import (
 // peerClosed returns a function that asks the kernel whether the peer has closed conn, without reading from it, so
 // that a request sent ahead stays where it is. It is false for connections without a socket.
 func peerClosed(conn net.Conn) (closed func() bool, ok bool) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		return nil, false

@@ -14,6 +14,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/gofiber/fiber/v2/middleware/adaptor"
+	"github.com/gofiber/fiber/v2/middleware/cors"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
 
@@ -28,6 +29,9 @@ import (
 const readBytes = 8 << 20
 
 const maxWarmup = 64 // ids in one call
+
+// corsMaxAge is how long, in seconds, a browser may remember that a page may use the server.
+const corsMaxAge = 600
 
 // Connections that say nothing must not stay for ever. There is no write timeout: it would bound the whole response.
 const (
@@ -60,7 +64,7 @@ type Catalogue interface {
 	Find(ctx context.Context, id string) (Model, error)
 }
 
-// Options of a Server. All fields are needed but AdminApart, Rules, Voices and GenerationBytes.
+// Options of a Server. All fields are needed but AdminApart, CORSOrigins, Rules, Voices and GenerationBytes.
 type Options struct {
 	Speaker   Speaker
 	Catalogue Catalogue
@@ -75,6 +79,8 @@ type Options struct {
 	ReadyPatience time.Duration
 	// AdminApart serves /cache/* on a listener of its own only.
 	AdminApart bool
+	// CORSOrigins are those whose pages may use the server: "https://example.com", or "*" alone for all.
+	CORSOrigins []string
 	// MaxBodyBytes is the largest body of JSON that is read.
 	MaxBodyBytes int
 	// Rules are those to begin with.
@@ -154,6 +160,9 @@ func (s *Server) newApp(of side) *fiber.App {
 		ErrorHandler:                 s.refuse,
 	})
 	app.Server().Logger = connectionLog{s.Log}
+	if len(s.CORSOrigins) > 0 { // first, so that a page can read every answer, of errors, too
+		app.Use(cors.New(cors.Config{AllowOrigins: strings.Join(s.CORSOrigins, ","), ExposeHeaders: "*", MaxAge: corsMaxAge}))
+	}
 	app.Use(s.observe)
 	for _, r := range s.routes() {
 		if of != sideBoth && r.side != sideBoth && r.side != of {

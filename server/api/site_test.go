@@ -105,7 +105,8 @@ type settings struct {
 	budget   int64
 	warmup   []string // models whose warm-up never runs
 	rules    api.Rules
-	queued   int    // requests that may wait; 0 is one
+	queued   int // requests that may wait; 0 is one
+	origins  []string
 	apart    bool   // /cache/* on a listener of its own
 	voiceDir string // "" for one of its own
 	noVoices bool
@@ -138,7 +139,7 @@ func openSite(t *testing.T, with settings) *site {
 		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log),
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
-		AdminApart: with.apart, MaxBodyBytes: 512 << 10, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
+		AdminApart: with.apart, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)
 	listeners := 1
