@@ -24,7 +24,8 @@ type speechBar struct {
 	started time.Time
 	rateHz  int
 	samples int64
-	share   float64 // of the work that is done; it never shrinks
+	took    time.Duration // till the last of them
+	share   float64       // of the work that is done; it never shrinks
 }
 
 const barSteps = 1000
@@ -47,7 +48,10 @@ func (b *speechBar) start(at speech.Start) {
 }
 
 // heard counts audio; it is for a speech.Sink's Audio.
-func (b *speechBar) heard(pcm []float32) { b.samples += int64(len(pcm)) }
+func (b *speechBar) heard(pcm []float32) {
+	b.samples += int64(len(pcm))
+	b.took = time.Since(b.started)
+}
 
 // show is a speech.Sink's Progress.
 func (b *speechBar) show(p speech.Progress) error {
@@ -68,7 +72,7 @@ func (b *speechBar) describe(p speech.Progress) string {
 	}
 	if b.samples > 0 {
 		said := float64(b.samples) / float64(b.rateHz)
-		text += fmt.Sprintf(" %.1f s said, real-time factor %.2f", said, time.Since(b.started).Seconds()/said)
+		text += fmt.Sprintf(" %.1f s said, real-time factor %.2f", said, b.took.Seconds()/said)
 	}
 	return text
 }
