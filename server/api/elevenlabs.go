@@ -169,18 +169,38 @@ func (s *Server) elevenRemove(c *fiber.Ctx) error {
 	return c.JSON(fiber.Map{"status": "ok"})
 }
 
+// elevenLanguage is one that a model speaks.
+type elevenLanguage struct {
+	ID   string `json:"language_id"`
+	Name string `json:"name"`
+}
+
+// barkLanguages are those of Bark's presets, v2/…_speaker_N.
+var barkLanguages = []elevenLanguage{{"en", "English"}, {"de", "German"}, {"es", "Spanish"}, {"fr", "French"}, {"hi", "Hindi"}, {"it", "Italian"},
+	{"ja", "Japanese"}, {"ko", "Korean"}, {"pl", "Polish"}, {"pt", "Portuguese"}, {"ru", "Russian"}, {"tr", "Turkish"}, {"zh", "Chinese"}}
+
+// languages are those that the model has presets of; without any, English.
+func (m Model) languages() []elevenLanguage {
+	var out []elevenLanguage
+	for _, l := range barkLanguages {
+		if slices.ContainsFunc(m.Voices, func(v string) bool { return strings.HasPrefix(v, "v2/"+l.ID+"_speaker_") }) {
+			out = append(out, l)
+		}
+	}
+	if out == nil {
+		return barkLanguages[:1]
+	}
+	return out
+}
+
 // elevenModels is GET /v1/models for ElevenLabs' clients.
 func (s *Server) elevenModels(c *fiber.Ctx, all []Model) error {
-	type language struct {
-		ID   string `json:"language_id"`
-		Name string `json:"name"`
-	}
 	list := make([]fiber.Map, 0, len(all))
 	for _, m := range all {
 		list = append(list, fiber.Map{
 			"model_id": m.ID, "name": m.ID, "description": m.body(nil).Notice, "can_do_text_to_speech": true, "can_do_voice_conversion": false,
 			"can_be_finetuned": false, "can_use_style": false, "can_use_speaker_boost": false, "serves_pro_voices": false,
-			"requires_alpha_access": false, "token_cost_factor": 0, "maximum_text_length_per_request": s.door.Load().rules.MaxInputChars, "languages": []language{},
+			"requires_alpha_access": false, "token_cost_factor": 0, "maximum_text_length_per_request": s.door.Load().rules.MaxInputChars, "languages": m.languages(),
 		})
 	}
 	return c.JSON(list)

@@ -154,7 +154,7 @@ func TestElevenLabsErrorsHaveItsForm(t *testing.T) {
 }
 
 func TestElevenLabsListsVoicesAndModels(t *testing.T) {
-	s := newSite(t, "announcer", "mine")
+	s := newSite(t, "announcer", "mine", "v2/de_speaker_3", "v2/en_speaker_1")
 	v := s.upload(t, "name", "anna", "model", "suno/bark").stored(t)
 	var list struct {
 		Voices []struct {
@@ -168,23 +168,23 @@ func TestElevenLabsListsVoicesAndModels(t *testing.T) {
 		Next    *string `json:"next_page_token"`
 	}
 	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v1/voices", "").body, &list))
-	require.Len(t, list.Voices, 3)
+	require.Len(t, list.Voices, 5)
 	assert.Equal(t, "premade", list.Voices[0].Category)
 	assert.Equal(t, []string{"suno/bark"}, list.Voices[0].Models)
-	assert.Equal(t, v.ID, list.Voices[2].ID)
-	assert.Equal(t, "cloned", list.Voices[2].Category)
-	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v2/voices?search=N&page_size=1", "").body, &list))
+	assert.Equal(t, v.ID, list.Voices[4].ID)
+	assert.Equal(t, "cloned", list.Voices[4].Category)
+	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v2/voices?search=Nn&page_size=1", "").body, &list))
 	assert.True(t, list.HasMore)
-	assert.Equal(t, 3, list.Total, "announcer, mine and anna")
+	assert.Equal(t, 2, list.Total, "announcer and anna")
 	first := list.Voices[0].ID
-	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v2/voices?search=N&page_size=2&next_page_token="+*list.Next, "").body, &list))
+	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v2/voices?search=Nn&page_size=2&next_page_token="+*list.Next, "").body, &list))
 	assert.False(t, list.HasMore)
-	assert.Len(t, list.Voices, 2)
+	assert.Len(t, list.Voices, 1)
 	assert.NotEqual(t, first, list.Voices[0].ID)
 	for _, bad := range []string{"page_size=0", "page_size=101", "page_size=x", "next_page_token=-1", "next_page_token=x"} {
 		assert.Equal(t, 422, s.do(t, "GET", "/v2/voices?"+bad, "").status, bad)
 	}
-	assert.JSONEq(t, `{"voices":[],"has_more":false,"total_count":3,"next_page_token":null}`, string(s.do(t, "GET", "/v2/voices?next_page_token=99", "").body))
+	assert.JSONEq(t, `{"voices":[],"has_more":false,"total_count":5,"next_page_token":null}`, string(s.do(t, "GET", "/v2/voices?next_page_token=99", "").body))
 	assert.Contains(t, string(s.do(t, "GET", "/v1/voices/mine", "").body), `"voice_id":"mine"`)
 	for _, id := range []string{"nobody", "mine"} { // a model's own voice is not deleted
 		r := s.do(t, "DELETE", "/v1/voices/"+id, "")
@@ -197,9 +197,18 @@ func TestElevenLabsListsVoicesAndModels(t *testing.T) {
 	var models []struct {
 		ID   string `json:"model_id"`
 		Does bool   `json:"can_do_text_to_speech"`
+
+		Languages []struct {
+			ID string `json:"language_id"`
+		}
 	}
 	require.NoError(t, json.Unmarshal(s.do(t, "GET", "/v1/models", "", "xi-api-key", "any").body, &models))
 	require.Len(t, models, 2)
-	assert.True(t, models[0].Does)
+	for _, m := range models {
+		assert.True(t, m.Does)
+		want := map[string]int{"suno/bark": 2, "barkd/tiny": 1}[m.ID]
+		assert.Len(t, m.Languages, want)
+		assert.Equal(t, "en", m.Languages[0].ID)
+	}
 	assert.Contains(t, string(s.do(t, "GET", "/v1/models", "", "Authorization", "Bearer any").body), `"object":"list"`)
 }
