@@ -20,6 +20,7 @@ import ollama
 import openai
 
 here = pathlib.Path(__file__).parent
+KEY = "sesame"
 MODEL = "barkd/tiny"
 ONE = "It looks easy until you try it."
 TWO = ONE + " Then you see what it takes."  # two pieces with max_tokens
@@ -33,7 +34,7 @@ class Server:
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         environment = dict(os.environ, VOICES_DIR=self.folder.name + "/voices", BARKD_MODELS=self.folder.name + "/models",
-                           BARKD_BACKEND="native", CACHE_STATE="off", LOG_FORMAT="json", KEEP_ALIVE="1h")
+                           BARKD_BACKEND="native", API_KEYS=KEY, CACHE_STATE="off", LOG_FORMAT="json", KEEP_ALIVE="1h")
         self.process = subprocess.Popen([here.parent.parent / "bin/barkd", "serve", "--host", "127.0.0.1", "--port", "0"],
                                         env=environment, stderr=subprocess.PIPE, text=True)
         self.log = []
@@ -74,7 +75,7 @@ class Lengths(unittest.TestCase):
 
 class OpenAI(Lengths):
     def setUp(self) -> None:
-        self.client = openai.OpenAI(base_url=server.url + "/v1", api_key="any", max_retries=0)
+        self.client = openai.OpenAI(base_url=server.url + "/v1", api_key=KEY, max_retries=0)
         self.speech = self.client.audio.speech
         self.request = {"model": MODEL, "voice": "alloy", "input": TWO, "extra_body": {"seed": 7}}
         self.pcm = self.speech.create(**self.request, response_format="pcm").content
@@ -140,7 +141,7 @@ class OpenAI(Lengths):
 
     def test_the_asynchronous_client(self) -> None:
         async def speak() -> bytes:
-            async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="any") as client:
+            async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key=KEY) as client:
                 async with client.audio.speech.with_streaming_response.create(**self.request, response_format="pcm") as response:
                     return b"".join([part async for part in response.iter_bytes()])
 
@@ -165,11 +166,15 @@ class OpenAI(Lengths):
             self.assertEqual((e.status_code, e.param, e.code, e.type), (status, param, code, "invalid_request_error"))
             self.assertTrue(e.request_id)
 
+    def test_another_key_is_refused(self) -> None:
+        with openai.OpenAI(base_url=server.url + "/v1", api_key="wrong") as client, self.assertRaises(openai.AuthenticationError):
+            client.audio.speech.create(**self.request)
+
     def test_voices_are_made_and_deleted(self) -> None:
         raw = self.speech.with_raw_response.create(**{**self.request, "voice": "none"})
-        kept = httpx.post(server.url + "/v1/audio/voices", json={"name": "kept", "generation": raw.headers["x-barkd-generation"]})
+        kept = plain.post("/v1/audio/voices", json={"name": "kept", "generation": raw.headers["x-barkd-generation"]})
         self.assertEqual(kept.status_code, 200, kept.text)
-        npz = httpx.get(server.url + f"/v1/audio/voices/{kept.json()['id']}?format=npz").content
+        npz = plain.get(f"/v1/audio/voices/{kept.json()['id']}?format=npz").content
         voice = self.client.audio.voices.create(name="sent", audio_sample=("voice.npz", io.BytesIO(npz)), consent="cons_1234")
         self.assertEqual((voice.object, voice.name, voice.type), ("audio.voice", "sent", "audio_sample"))
         said = [self.speech.create(**{**self.request, "voice": v}, response_format="pcm").content
@@ -186,7 +191,7 @@ class OpenAI(Lengths):
 
 class ElevenLabs(Lengths):
     def setUp(self) -> None:
-        self.client = elevenlabs.client.ElevenLabs(base_url=server.url, api_key="any")
+        self.client = elevenlabs.client.ElevenLabs(base_url=server.url, api_key=KEY)
         self.request = {"voice_id": "slt", "text": TWO, "seed": 7, "model_id": "eleven_multilingual_v2"}
         self.pcm = self.convert(output_format="pcm_24000")
 
@@ -226,6 +231,13 @@ class ElevenLabs(Lengths):
         with self.client.text_to_speech.with_raw_response.convert(**self.request, language_code="en") as response:
             self.assertEqual(response.headers["x-barkd-ignored"], "language_code")
 
+    def test_another_key_is_refused(self) -> None:
+        client = elevenlabs.client.ElevenLabs(base_url=server.url, api_key="wrong")
+        with self.assertRaises(elevenlabs.core.ApiError) as caught:
+            b"".join(client.text_to_speech.convert(**self.request))
+        self.assertEqual(caught.exception.status_code, 401)
+        self.assertEqual(caught.exception.body["detail"]["status"], "invalid_api_key")
+
     def test_voices_and_models(self) -> None:
         self.assertEqual([v.voice_id for v in self.client.voices.get_all().voices], ["rms", "slt"])
         self.assertEqual(self.client.voices.get("slt").category, "premade")
@@ -252,28 +264,30 @@ class ElevenLabs(Lengths):
 
 class Ollama(unittest.TestCase):
     def test_probes(self) -> None:
-        client = ollama.Client(host=server.url)
+        client = ollama.Client(host=server.url, headers={"Authorization": f"Bearer {KEY}"})
         self.assertEqual([m.model for m in client.list().models], [MODEL])
-        httpx.post(server.url + f"/cache/preload/{MODEL}").raise_for_status()
+        plain.post(f"/cache/preload/{MODEL}").raise_for_status()
         (running,) = client.ps().models
         self.assertEqual((running.model, running.size_vram, running.details.family), (MODEL, 0, "bark"))
         self.assertGreater(running.size, 1_000_000)
         self.assertGreater(running.expires_at.timestamp(), 1e9)
-        self.assertTrue(httpx.get(server.url + "/api/version").json()["version"])
-        self.assertEqual(httpx.head(server.url + "/").status_code, 200)
+        self.assertTrue(plain.get("/api/version").json()["version"])
+        self.assertEqual(plain.head("/").status_code, 200)
 
 
 class JavaScript(unittest.TestCase):
     def test_openai(self) -> None:
         done = subprocess.run(["node", "--test", "--test-timeout", "90000", here / "openai.test.mjs"],
-                              env=dict(os.environ, BARKD_URL=server.url), capture_output=True, text=True)
+                              env=dict(os.environ, BARKD_URL=server.url, BARKD_KEY=KEY), capture_output=True, text=True)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
 
 if __name__ == "__main__":
     server = Server()
+    plain = httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {KEY}"})
     try:
         outcome = unittest.main(exit=False, argv=sys.argv, verbosity=2, warnings="ignore")  # the clients leave sockets open
     finally:
+        plain.close()
         server.close()
     sys.exit(not outcome.result.wasSuccessful())

@@ -1,4 +1,4 @@
-// OpenAI's official client for JavaScript against the server at BARKD_URL. Run by clients.py.
+// OpenAI's official client for JavaScript against the server at BARKD_URL, whose key is BARKD_KEY. Run by clients.py.
 
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
@@ -11,7 +11,8 @@ const require = createRequire(join(process.env.CONFORMANCE_MODULES, "package.jso
 const { OpenAI, BadRequestError, NotFoundError, toFile } = require("openai");
 
 const url = process.env.BARKD_URL;
-const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: "any", maxRetries: 0 });
+const headers = { Authorization: `Bearer ${process.env.BARKD_KEY}` };
+const client = new OpenAI({ baseURL: `${url}/v1`, apiKey: process.env.BARKD_KEY, maxRetries: 0 });
 const request = { model: "barkd/tiny", voice: "echo", input: "It looks easy until you try it. Then you see what it takes.", seed: 7 };
 const speak = async (fields) => Buffer.from(await (await client.audio.speech.create({ ...request, ...fields })).arrayBuffer());
 
@@ -76,7 +77,7 @@ test("a voice is made, spoken with and deleted", async () => {
   const generation = response.headers.get("x-barkd-generation");
   await response.arrayBuffer();
   const kept = await client.post("/audio/voices", { body: { name: "kept in JavaScript", generation } });
-  const npz = await (await fetch(`${url}/v1/audio/voices/${kept.id}?format=npz`)).arrayBuffer();
+  const npz = await (await fetch(`${url}/v1/audio/voices/${kept.id}?format=npz`, { headers })).arrayBuffer();
   const sent = await client.audio.voices.create({ name: "sent from JavaScript", consent: "cons_1234", audio_sample: await toFile(npz, "voice.npz") });
   const said = await Promise.all([sent.id, kept.id].map((id) => speak({ voice: { id }, response_format: "pcm" })));
   assert.ok(said[0].equals(said[1]));
