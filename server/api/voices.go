@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -197,7 +198,11 @@ func NameTaken(name string, models []Model) bool {
 
 // storeError maps what the store says to its sender.
 func storeError(err error) error {
+	var file *fs.PathError
 	switch {
+	case errors.As(err, &file):
+		return &Error{Status: fiber.StatusInsufficientStorage, Type: typeServer, Code: "voices_unwritable",
+			Message: "The server cannot write to its folder of voices; its log says more.", err: err}
 	case errors.Is(err, voices.ErrExists):
 		return &Error{Status: fiber.StatusConflict, Type: typeInvalid, Param: "name", Code: "voice_exists",
 			Message: "The voice cannot be stored: " + err.Error() + "; delete that one or take another name.", err: err}

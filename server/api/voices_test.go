@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"mime/multipart"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -180,6 +182,15 @@ func TestTheStoreOfVoicesIsBounded(t *testing.T) {
 	r = s.upload(t, "name", "d")
 	assert.Equal(t, 507, r.status)
 	assert.Equal(t, "voices_full", deref(r.failure(t).Code))
+}
+
+func TestAFolderThatCannotBeWrittenIsSaid(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "voices")
+	s := openSite(t, settings{voiceDir: dir})
+	require.NoError(t, os.WriteFile(dir, nil, 0o600)) // a file took its place
+	r := s.upload(t, "name", "a")
+	assert.Equal(t, 507, r.status)
+	assert.Equal(t, "voices_unwritable", deref(r.failure(t).Code))
 }
 
 func TestASpeechCanBeKeptAsAVoiceAfterItWasHeard(t *testing.T) {
