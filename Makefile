@@ -106,9 +106,9 @@ conformance: build ## the official clients of OpenAI, ElevenLabs and ollama agai
 	@tools/install-deps conformance
 	tools/conformance/run
 
-deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit, the chart
+deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the unit, the chart, routing
 	@tools/install-deps deploy
-	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/...
+	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/... ./tools/routing
 	go vet -C deploy/check ./...
 	BARKD_BIN=$(CURDIR)/bin/barkd go test -C deploy/check -count 1 -v ./...
 

@@ -88,8 +88,9 @@ func (v View) Affinity(model string) float64 {
 // Weights are those of the scorers in the chart's values.
 type Weights struct{ Residency, Queue, Utilization float64 }
 
-// DefaultWeights are the chart's.
-var DefaultWeights = Weights{Residency: 3, Queue: 1, Utilization: 1}
+// DefaultWeights are the chart's. tools/routing compares: with 3, 1, 1 a full replica never gets a copy of a model
+// that another one holds, however long its queue.
+var DefaultWeights = Weights{Residency: 3, Queue: 2, Utilization: 2}
 
 // Pick returns the server of the highest score, any one of several: the affinity, the queue's place between the
 // shortest (1) and the longest (0), and what is not utilised.
