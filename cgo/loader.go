@@ -78,12 +78,16 @@ func (l *loader) load(ctx context.Context, id string, progress func(done, total 
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("size of a session: %w", err), model.Close())
 	}
-	return &resident{Model: model, account: model.Account(), session: estimate.Session.TotalBytes}, nil
+	if again, err := l.resolve(id); err != nil || again.Version != src.Version {
+		src.Version = "" // the file was replaced meanwhile: which one was loaded is not known
+	}
+	return &resident{Model: model, version: src.Version, account: model.Account(), session: estimate.Session.TotalBytes}, nil
 }
 
 // A resident is a loaded model in the cache.
 type resident struct {
 	Model
+	version string // Source.Version, "" if it is not known
 	account Account
 	session int64 // bytes of one
 }

@@ -101,6 +101,9 @@ type ModelLease struct{ lease cache.Lease[*resident] }
 // Model returns the leased model. It must not be used after Release.
 func (l *ModelLease) Model() Model { return l.lease.Value().Model }
 
+// Version is the Source.Version that the model was loaded from, "" if that is not known.
+func (l *ModelLease) Version() string { return l.lease.Value().version }
+
 // Revoked is closed when the model is wanted back at once: the holder should stop and release.
 func (l *ModelLease) Revoked() <-chan struct{} { return l.lease.Revoked() }
 

@@ -41,6 +41,8 @@ type Source struct {
 	Name     string // the model's id, for messages
 	Path     string
 	Embedded bool // the default model in the binary
+	// Version tells the image from one that took its place under the same name; whoever makes the Source decides how.
+	Version string
 }
 
 // LoadOptions choose where a model lives.

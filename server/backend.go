@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"strings"
 	"sync"
 
 	"github.com/rs/zerolog"
@@ -22,7 +26,9 @@ type backend struct {
 	// resolve finds a model by an id that may come from anyone; argument also takes what a user at the keyboard
 	// may name, a .gguf file.
 	resolve, argument func(name string) (cgo.Source, error)
-	catalogue         api.Catalogue
+	// open reads a model's image.
+	open      func(cgo.Source) (io.ReadCloser, error)
+	catalogue api.Catalogue
 }
 
 func openBackend(cfg runtimeConfig, log zerolog.Logger) (*backend, error) {
@@ -44,7 +50,13 @@ func openBackend(cfg runtimeConfig, log zerolog.Logger) (*backend, error) {
 			src, err := store.Resolve(id)
 			return src, foreignID(err)
 		},
-		argument:  store.ResolveArgument,
+		argument: store.ResolveArgument,
+		open: func(src cgo.Source) (io.ReadCloser, error) {
+			if src.Embedded {
+				return io.NopCloser(bytes.NewReader(native.DefaultModel())), nil
+			}
+			return os.Open(src.Path)
+		},
 		catalogue: &storeCatalogue{store: store, log: log, embedded: sync.OnceValues(func() (api.Model, error) { return embedded(runtime) })},
 	}, nil
 }
@@ -95,6 +107,7 @@ func openMock(cfg runtimeConfig) *backend {
 		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale, Faults: cfg.faults}),
 		resolve:   mock.Resolve,
 		argument:  mock.Resolve,
+		open:      func(src cgo.Source) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(src.Path)), nil },
 		catalogue: mockCatalogue{mock.New(mock.Options{})},
 	}
 }

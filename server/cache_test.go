@@ -155,7 +155,7 @@ func TestMemoryAboveTheThresholdGivesIdleModelsBack(t *testing.T) {
 func TestServerGoesOnWithoutAMemorySource(t *testing.T) {
 	s := startServer(t, quick(nil))
 	s.speak(t, "barkd/tiny", "")
-	m := newMachine(nil, cacheConfig{}, nil, newLog(s.log, from(0), "json"))
+	m := newMachine(nil, nil, cacheConfig{}, nil, newLog(s.log, from(0), "json"))
 	m.host = nowhere(t)
 	for range 3 {
 		used, total := m.Memory()

@@ -42,6 +42,7 @@ type serverConfig struct {
 // cacheConfig says how models are kept.
 type cacheConfig struct {
 	maxModels     int
+	audioBytes    int64            // of finished speech
 	budgets       map[string]int64 // by device id; devices that are missing get the default
 	keepAlive     time.Duration
 	maxWait       time.Duration
@@ -208,6 +209,7 @@ func (f cacheFlags) read(s *settings) cacheConfig {
 	cfg := cacheConfig{
 		maxModels:     s.integer("MAX_CACHED_MODELS", f.MaxCachedModels, 1, math.MaxInt32),
 		budgets:       s.budgets("CACHE_BUDGET", f.CacheBudget),
+		audioBytes:    s.bytes("AUDIO_CACHE_BYTES", f.AudioCacheBytes),
 		keepAlive:     s.keepAlive("KEEP_ALIVE", f.KeepAlive),
 		maxWait:       s.seconds("MODEL_WAIT_SECONDS", f.ModelWaitSeconds, 1),
 		loadTimeout:   s.seconds("LOAD_TIMEOUT_SECONDS", f.LoadTimeoutSeconds, 1),

@@ -27,7 +27,8 @@ type house struct {
 	cfg     serverConfig
 	log     zerolog.Logger
 	pool    *cgo.Pool
-	speaker *speech.Service
+	speaker *speech.Sharing
+	digests *digests
 
 	admission *speech.Admission
 	machine   *machine
@@ -52,14 +53,16 @@ func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Lo
 		return nil, errors.Join(err, h.close())
 	}
 	h.admission = speech.NewAdmission(cfg.admission)
-	h.speaker = speech.NewService(poolModels{h.pool, b.resolve}, h.admission, log)
-	h.machine = newMachine(h.pool, cfg.cache, h.metrics, log)
+	service := speech.NewService(poolModels{h.pool, b.resolve}, h.admission, log)
+	h.speaker = speech.NewSharing(service, h.identify, speech.NewAudioCache(cfg.cache.audioBytes))
+	h.digests = newDigests(b)
+	h.machine = newMachine(h.pool, h.speaker.Audio(), cfg.cache, h.metrics, log)
 	wanted := cfg.cache.warmup
 	if cfg.cache.learn {
 		wanted = h.pool.Propose(demand)
 	}
 	h.warmup = cgo.NewWarmup(append(h.pool.Snapshot().Pins, wanted...))
-	h.metrics.Watch(metrics.Watched{Cache: h.pool, Load: h.admission.Load, Slots: h.admission.Slots, Level: h.machine.Level})
+	h.metrics.Watch(metrics.Watched{Cache: h.pool, Audio: h.speaker.Audio(), Load: h.admission.Load, Slots: h.admission.Slots, Level: h.machine.Level})
 	return h, nil
 }
 
@@ -87,6 +90,16 @@ func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
 			h.log.Error().Str("model", id).Err(err).Msg("model not freed")
 		},
 	})
+}
+
+// identify implements speech.Identify.
+func (h *house) identify(ctx context.Context, id string) (version string, voices []string, err error) {
+	src, err := h.backend.resolve(id)
+	if err != nil {
+		return "", nil, err
+	}
+	m, err := h.backend.catalogue.Find(ctx, id)
+	return src.Version, m.Voices, err
 }
 
 // start begins what runs in the background; the returned function stops it and waits for it.
@@ -118,6 +131,9 @@ func (h *house) change(cfg serverConfig, budgets []int64) {
 func (h *house) close() error {
 	patience, cancel := context.WithTimeout(context.Background(), closePatience)
 	defer cancel()
+	if h.digests != nil {
+		h.digests.close()
+	}
 	writeDemand(h.cfg.cache.state, h.pool.Demand(), h.log)
 	err := errors.Join(h.pool.Close(patience), h.trace.close())
 	h.diary.close()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"barkd/cgo/memwatch"
 	"barkd/cgo/memwatch/nvml"
 	"barkd/server/metrics"
+	"barkd/server/speech"
 )
 
 // Watermarks as parts of a memory. MEMORY_THRESHOLD_GB is one more, of the host's memory in use.
@@ -45,10 +47,24 @@ type machine struct {
 	stop      func()        // ends the watch; nil when there is none
 }
 
-func newMachine(pool *cgo.Pool, cfg cacheConfig, m *metrics.Metrics, log zerolog.Logger) *machine {
-	made := &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool), metrics: m, log: log}
+func newMachine(pool *cgo.Pool, audio *speech.AudioCache, cfg cacheConfig, m *metrics.Metrics, log zerolog.Logger) *machine {
+	made := &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool, dropAudio(audio)), metrics: m, log: log}
 	made.threshold.Store(math.Float64bits(cfg.thresholdGB))
 	return made
+}
+
+// dropAudio gives back what the audio cache takes of the host's memory.
+func dropAudio(audio *speech.AudioCache) cgo.Reaction {
+	return cgo.Reaction{Name: "audio_cache", Free: func(_ context.Context, device int, need int64) int64 {
+		if device != 0 {
+			return 0
+		}
+		freed := audio.Free(need)
+		if freed > 0 {
+			debug.FreeOSMemory()
+		}
+		return freed
+	}}
 }
 
 // readingAge is how old what Memory tells may be: a reading opens a dozen files.

@@ -102,6 +102,7 @@ func TestEveryBadSettingIsNamedAtOnce(t *testing.T) {
 		"MAX_QUEUED_REQUESTS": "1.5", "CACHE_WARMUP_ENABLED": "maybe", "MEMORY_THRESHOLD_GB": "NaN", "SHUTDOWN_GRACE_SECONDS": "-5",
 		"LOG_LEVEL": "loud", "MAX_QUEUED_PER_MODEL": "-1", "RATE_LIMIT_REQUESTS": "-1", "RATE_LIMIT_CHARACTERS": "many", "RATE_LIMIT_CONCURRENT": "0.5",
 		"REQUEST_TIMEOUT_SECONDS": "-1", "MAX_INPUT_CHARS": "0", "MAX_BODY_BYTES": "1", "LOG_FORMAT": "xml", "BARKD_THREADS": "-1", "DRAIN_SECONDS": "-1",
+		"AUDIO_CACHE_BYTES": "much",
 	}
 	got := barkd(t, env, "", "serve")
 	assert.Equal(t, 2, got.code)

@@ -53,6 +53,7 @@ type serveCommand struct {
 type cacheFlags struct {
 	MaxCachedModels     string `var:"MAX_CACHED_MODELS" live:"" default:"3" placeholder:"3" help:"Most models in memory."`
 	CacheBudget         string `var:"CACHE_BUDGET" live:"" default:"auto" placeholder:"auto" help:"Bytes for models and their sessions: 8GB, or by device cpu=8GB,cuda:0=20GB; auto is 80 % of the memory."`
+	AudioCacheBytes     string `var:"AUDIO_CACHE_BYTES" default:"64MB" placeholder:"64MB" help:"Most bytes of finished speech to keep for requests that ask for the same with the same seed; 0 keeps none."`
 	KeepAlive           string `var:"KEEP_ALIVE" live:"" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
 	PinnedModels        string `var:"PINNED_MODELS" placeholder:"ID,ID" help:"Models that are never evicted; they are loaded first."`
 	CacheWarmupEnabled  string `var:"CACHE_WARMUP_ENABLED" default:"true" placeholder:"true" help:"Load models at start, in the background."`
@@ -105,7 +106,8 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 		return err
 	}
 	server := api.New(api.Options{
-		Speaker: h.speaker, Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
+		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, Build: version + " " + h.pool.Devices()[0].Detail,
+		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
 		Voices: made, GenerationBytes: cfg.voices.generationsBytes,

@@ -261,6 +261,9 @@ type oneLease struct{ model cgo.Model }
 
 func (l oneLease) Model() cgo.Model { return l.model }
 
+// Version is nobody's business here.
+func (l oneLease) Version() string { return "" }
+
 func (l oneLease) NewSession(_ context.Context, opts cgo.SessionOptions) (cgo.Session, error) {
 	return l.model.NewSession(opts)
 }

@@ -67,7 +67,7 @@ func Resolve(id string) (cgo.Source, error) {
 	if _, err := find(id); err != nil {
 		return cgo.Source{}, err
 	}
-	return cgo.Source{Name: id, Path: "mock:" + id}, nil
+	return cgo.Source{Name: id, Path: "mock:" + id, Version: "mock"}, nil
 }
 
 // maxCopies is how many numbered models there are besides those that Models lists: mock/small-1 and so on have the

@@ -36,6 +36,11 @@ func New(log func(level int, text string)) (cgo.Runtime, error) {
 // LiveHandles counts the native models, sessions, voices, cancel tokens and accounts not yet freed, for leak tests.
 func LiveHandles() int64 { return int64(C.barkrt_live_handles()) }
 
+// DefaultModel returns the image of the model in the program, which must not be written to.
+func DefaultModel() []byte {
+	return unsafe.Slice((*byte)(C.barkd_default_data()), int(C.barkd_default_bytes()))
+}
+
 // A place is a cgo.Source in C's terms: a path or a memory range.
 type place struct {
 	path  *C.char

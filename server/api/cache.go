@@ -39,6 +39,7 @@ type cleared struct {
 	Draining []string `json:"draining"` // in use: gone when their last request ends
 	Revoked  []string `json:"revoked"`  // of them, those whose requests were ended
 	Bytes    int64    `json:"freed_bytes"`
+	Audio    int64    `json:"freed_audio_bytes"` // of the audio cache, which a clear empties, too
 }
 
 func clearedBody(c cache.Cleared) cleared {
@@ -70,7 +71,8 @@ func (s *Server) cacheClear(c *fiber.Ctx) error {
 	}
 	ctx, stop := s.clientContext(c)
 	defer stop()
-	return s.sendCleared(c, s.Cache.Clear(ctx, force), force)
+	audio := s.Audio.Clear()
+	return s.sendCleared(c, s.Cache.Clear(ctx, force), audio, force)
 }
 
 // cacheRemove is DELETE /cache/models/{id}.
@@ -91,14 +93,16 @@ func (s *Server) cacheRemove(c *fiber.Ctx) error {
 			return err
 		}
 	}
-	return s.sendCleared(c, done, force)
+	return s.sendCleared(c, done, 0, force)
 }
 
-func (s *Server) sendCleared(c *fiber.Ctx, done cache.Cleared, force bool) error {
+func (s *Server) sendCleared(c *fiber.Ctx, done cache.Cleared, audio int64, force bool) error {
 	if force && len(done.Draining) > 0 {
 		c.Status(fiber.StatusAccepted)
 	}
-	return c.JSON(clearedBody(done))
+	body := clearedBody(done)
+	body.Audio = audio
+	return c.JSON(body)
 }
 
 // flag reads a switch of the query: ?name, ?name=true or ?name=false.

@@ -56,6 +56,18 @@ type cacheStats struct {
 	Unreturned        []unreturned      `json:"unreturned"`
 	MissRatioCurve    missRatioCurve    `json:"miss_ratio_curve"`
 	Warmup            []warmupModel     `json:"warmup"`
+	AudioCache        audioCache        `json:"audio_cache"`
+}
+
+// audioCache is what is kept of finished speech. Hits, joins and misses are requests with a seed.
+type audioCache struct {
+	Entries   int    `json:"entries"`
+	Bytes     int64  `json:"bytes"`
+	Limit     int64  `json:"limit_bytes"`
+	Hits      uint64 `json:"hits"`
+	Joins     uint64 `json:"joins"`
+	Misses    uint64 `json:"misses"`
+	Evictions uint64 `json:"evictions"`
 }
 
 // cacheEntry is one model the cache knows.
@@ -156,6 +168,7 @@ func (s *Server) contents() cacheStats {
 	for why, n := range snapshot.ByReason {
 		out.EvictionsByReason[string(why)] = n
 	}
+	out.AudioCache = audioCache(s.Audio.Stats())
 	s.describe(&out, snapshot)
 	return out
 }

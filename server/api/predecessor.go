@@ -142,6 +142,7 @@ func (s *Server) olderSynthesize(c *fiber.Ctx) error {
 	if err != nil {
 		return err
 	}
+	s.prepare(c, &order)
 	u, err := s.utter(c, order)
 	if err != nil {
 		return err

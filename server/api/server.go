@@ -48,13 +48,21 @@ var (
 	errDraining   = errors.New("the server is shutting down")
 )
 
-// Speaker makes speech; *speech.Service is one.
+// Speaker makes speech; *speech.Sharing is one.
 type Speaker interface {
+	// Content names the audio of a request that has a seed.
+	Content(ctx context.Context, req speech.Request) (speech.Content, error)
 	Speak(ctx context.Context, req speech.Request, sink speech.Sink) (speech.Result, error)
 	// CheckVoice says whether a model takes the arrays as a voice.
 	CheckVoice(ctx context.Context, model string, arrays cgo.VoiceArrays) error
 	// Load says how many requests run and how many wait.
 	Load() (running, waiting int)
+}
+
+// AudioCache keeps finished audio; *speech.AudioCache is one.
+type AudioCache interface {
+	Stats() speech.AudioStats
+	Clear() (freedBytes int64)
 }
 
 // Catalogue knows the models that can be loaded, without loading them.
@@ -66,7 +74,10 @@ type Catalogue interface {
 
 // Options of a Server. All fields are needed but AdminApart, CORSOrigins, Rules, Voices and GenerationBytes.
 type Options struct {
-	Speaker   Speaker
+	Speaker Speaker
+	Audio   AudioCache
+	// Digest returns the SHA-256 of a version of a model's file, in hexadecimal.
+	Digest    func(ctx context.Context, model, version string) (string, error)
 	Catalogue Catalogue
 	Cache     Cache
 	Machine   Machine
@@ -75,6 +86,8 @@ type Options struct {
 	Log       zerolog.Logger
 	Version   string
 	Backend   string // "native" or "mock"
+	// Build names what decides on the audio's bits beside model and request: the program and the machine's code path.
+	Build string
 	// ReadyPatience bounds how long readiness waits for the warm-up.
 	ReadyPatience time.Duration
 	// AdminApart serves /cache/* on a listener of its own only.

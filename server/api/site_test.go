@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -74,6 +75,7 @@ type site struct {
 	adminURL string
 	model    *speechtest.Model // suno/bark
 	models   *speechtest.Models
+	audio    *speech.AudioCache
 	pool     *cgo.Pool // of simulated models, which are those of the catalogue by name
 	warmup   *cgo.Warmup
 	pressure atomic.Int32 // on the machine's memory, a memwatch.Level
@@ -135,8 +137,10 @@ func openSite(t *testing.T, with settings) *site {
 		made = nil
 	}
 	with.rules.MaxInputChars = 1 << 16
+	s.audio = speech.NewAudioCache(1 << 30)
+	service := speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log)
 	s.Server = api.New(api.Options{
-		Speaker:   speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log),
+		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, Build: "a build",
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
 		AdminApart: with.apart, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
@@ -157,6 +161,22 @@ func openSite(t *testing.T, with settings) *site {
 		}
 	})
 	return s
+}
+
+// identify tells the version of a fake model's file.
+func (s *site) identify(_ context.Context, id string) (string, []string, error) {
+	m, ok := s.models.All[id]
+	if !ok {
+		return "", nil, cgo.ErrNotFound
+	}
+	return m.Version, m.Facts.Voices, nil
+}
+
+func (s *site) digest(_ context.Context, id, version string) (string, error) {
+	if version != s.models.All[id].Version {
+		return "", errors.New("it was replaced")
+	}
+	return "digest-of-" + version, nil
 }
 
 func (s *site) openPool(t *testing.T, with settings) {

@@ -7,6 +7,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 
 	"barkd/server/audio"
+	"barkd/server/speech"
 )
 
 // delivery is how the audio of a request is sent.
@@ -36,10 +37,16 @@ func (s *Server) speech(c *fiber.Ctx) error {
 
 // say answers with the speech that an order asks for.
 func (s *Server) say(c *fiber.Ctx, order speechBody) error {
+	s.prepare(c, &order)
+	content := s.content(c, order)
+	if s.unchanged(c, order, content) {
+		return nil
+	}
 	u, err := s.utter(c, order)
 	if err != nil {
 		return err
 	}
+	u.waitForReceipt(content)
 	select {
 	case <-u.begun:
 		u.sendStream(c)
@@ -50,6 +57,21 @@ func (s *Server) say(c *fiber.Ctx, order speechBody) error {
 			return u.err
 		}
 		return u.sendWhole(c)
+	}
+}
+
+// waitForReceipt learns what the audio is made of while it is made.
+func (u *utterance) waitForReceipt(content speech.Content) {
+	select {
+	case <-u.decided:
+	case <-u.done:
+		if u.err != nil {
+			return
+		}
+	}
+	u.receipt.digest = u.server.digest(u.ctx, u.start.Model, u.start.Version)
+	if content.Version == u.start.Version { // else the model in memory is not the file's any more
+		u.receipt.content = content
 	}
 }
 
@@ -79,6 +101,10 @@ func (u *utterance) sendWhole(c *fiber.Ctx) error {
 func (u *utterance) startHeaders(c *fiber.Ctx) {
 	start := u.start
 	c.Set(headerModel, start.Model)
+	u.receipt.headers(c, u.receipt.tag(u.server.Build, u.order, u.streamed))
+	if u.order.request.Seed != nil {
+		c.Set(headerAudioCache, origins[start.From])
+	}
 	c.Set("X-Barkd-Seed", strconv.FormatUint(start.Seed, 10))
 	c.Set("X-Barkd-Pieces", strconv.Itoa(start.Pieces))
 	c.Set("X-Barkd-Sample-Rate", strconv.Itoa(u.order.format.RateHz(start.SampleRate)))

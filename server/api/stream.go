@@ -14,12 +14,12 @@ const writePatience = 30 * time.Second
 
 // sendStream answers with the audio as it is made. The handler must return right after.
 func (u *utterance) sendStream(c *fiber.Ctx) {
+	unbuffered(c)
 	u.startHeaders(c)
 	c.Set("X-Barkd-Held-Seconds", decimal(u.held.Seconds()))
 	if u.starves {
 		c.Set("X-Barkd-Underruns-Expected", "true")
 	}
-	unbuffered(c)
 	body := &speechBodyStream{utterance: u, conn: c.Context().Conn()}
 	if u.order.delivery == deliverEvents {
 		c.Set(fiber.HeaderContentType, mimeEvents)

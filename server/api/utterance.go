@@ -29,12 +29,14 @@ type utterance struct {
 
 	generation string // its id among the recent ones, "" if they are not held
 
-	begun chan struct{} // closed when a stream has its first bytes; start is set by then
-	once  sync.Once     // for begun: ffmpeg's output comes on a goroutine of its own
-	done  chan struct{} // closed when the goroutine ends; all below is set by then
-	from  *io.PipeReader
-	to    *io.PipeWriter
+	decided chan struct{} // closed when start and streamed are set
+	begun   chan struct{} // closed when a stream has its first bytes; start is set by then
+	once    sync.Once     // for begun: ffmpeg's output comes on a goroutine of its own
+	done    chan struct{} // closed when the goroutine ends; all below is set by then
+	from    *io.PipeReader
+	to      *io.PipeWriter
 
+	receipt  receipt // the handler's
 	start    speech.Start
 	held     time.Duration // the first audio of a stream waited for more
 	starves  bool          // the stream began with less than its listener needs
@@ -48,6 +50,14 @@ type utterance struct {
 	err      error
 }
 
+// prepare fills in what every request for speech has beside its order.
+func (s *Server) prepare(c *fiber.Ctx, order *speechBody) {
+	order.request.ID = requestID(c)
+	if s.Voices != nil {
+		order.request.Voice.Stored = s.Voices.Lookup
+	}
+}
+
 // utter begins to speak if the bearer's allowance has room for it. The caller must wait for begun or done; after done it
 // must call stop, and after begun send the stream.
 func (s *Server) utter(c *fiber.Ctx, order speechBody) (*utterance, error) {
@@ -57,11 +67,7 @@ func (s *Server) utter(c *fiber.Ctx, order speechBody) (*utterance, error) {
 	}
 	u := &utterance{
 		server: s, order: order, leave: leave, arrived: time.Now(), chunks: c.Request().Header.IsHTTP11(), stage: "queue",
-		begun: make(chan struct{}), done: make(chan struct{}),
-	}
-	u.order.request.ID = requestID(c)
-	if s.Voices != nil {
-		u.order.request.Voice.Stored = s.Voices.Lookup
+		decided: make(chan struct{}), begun: make(chan struct{}), done: make(chan struct{}),
 	}
 	if !order.forget {
 		u.generation = s.recent.newID()
@@ -127,6 +133,7 @@ func (u *utterance) begin(start speech.Start) error {
 	if start.Need != nil {
 		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
 	}
+	close(u.decided)
 	return nil
 }
 
@@ -251,11 +258,13 @@ func (u *utterance) hasBegun() bool {
 func (u *utterance) report() {
 	s, id, model := u.server, u.order.request.ID, u.order.request.Model
 	if u.err == nil {
-		s.Metrics.Spoke(u.result.RealTimeFactor())
+		if u.start.From == speech.Made {
+			s.Metrics.Spoke(u.result.RealTimeFactor())
+		}
 		s.Log.Info().Str("request_id", id).Str("model", model).Str("voice", u.result.Voice).
 			Uint64("seed", u.result.Seed).Int("pieces", u.result.Pieces).Float64("audio_s", u.result.AudioSeconds()).
 			Float64("real_time_factor", u.result.RealTimeFactor()).Dur("waited_ms", u.result.Waited).
-			Bool("streamed", u.streamed).Msg("spoke")
+			Bool("streamed", u.streamed).Str("audio_cache", origins[u.start.From]).Msg("spoke")
 		return
 	}
 	if u.ctx.Err() != nil || errors.Is(u.err, errClientGone) {

@@ -29,6 +29,9 @@ var (
 	running    = gauge("bark_requests_running", "Requests that speak.")
 	waiting    = gauge("bark_requests_waiting", "Requests that wait for their turn or their model.")
 	used       = gauge("bark_utilization", "Requests that speak, as a part (0..1) of those that may at one time.")
+	audioBytes = gauge("bark_audio_cache_bytes", "Finished speech that is kept.")
+	audioAsked = gauge("bark_audio_cache_requests_total", "Requests with a seed: hit (kept), join (an equal one ran), miss.", "outcome")
+	audioGone  = gauge("bark_audio_cache_evictions_total", "Speech that was dropped for room or memory.")
 	residency  = gauge("bark_cache_residency_info", "Unix time; the labels say which models are resident, which are being loaded, "+
 		"and how many there could be, in the form of the Endpoint Picker.", "max_lora", "running_lora_adapters", "waiting_lora_adapters")
 )
@@ -58,6 +61,15 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 		send(unreturned, float64(p.Unreturned), p.Name)
 		send(pressure, float64(g.Level(i)), p.Name)
 	}
+	audio := g.Audio.Stats()
+	send(audioBytes, float64(audio.Bytes))
+	count := func(what *prometheus.Desc, n uint64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(what, prometheus.CounterValue, float64(n), labels...)
+	}
+	count(audioAsked, audio.Hits, "hit")
+	count(audioAsked, audio.Joins, "join")
+	count(audioAsked, audio.Misses, "miss")
+	count(audioGone, audio.Evictions)
 	speaking, queued := g.Load()
 	send(running, float64(speaking))
 	send(waiting, float64(queued))

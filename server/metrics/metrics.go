@@ -13,6 +13,7 @@ import (
 	"barkd/cgo"
 	"barkd/cgo/cache"
 	"barkd/cgo/memwatch"
+	"barkd/server/speech"
 )
 
 // Metrics has a registry of its own. Its methods may be called from any goroutine and never wait.
@@ -119,6 +120,9 @@ func (m *Metrics) Relieved(r cgo.Relief) {
 type Watched struct {
 	Cache interface {
 		Snapshot() cache.Snapshot
+	}
+	Audio interface {
+		Stats() speech.AudioStats
 	}
 	Load  func() (running, waiting int)
 	Slots func() int // most requests that run at one time

@@ -17,6 +17,7 @@ import (
 	"barkd/cgo/memwatch"
 	"barkd/cgo/mock"
 	"barkd/server/metrics"
+	"barkd/server/speech"
 )
 
 // scrape returns the samples by their name and labels.
@@ -41,7 +42,7 @@ func TestMetricsTellWhatTheCacheDoes(t *testing.T) {
 		Asked: m.Asked, Decided: m.Decided})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 2, 5 }, Slots: func() int { return 8 },
+	m.Watch(metrics.Watched{Cache: pool, Audio: speech.NewAudioCache(1), Load: func() (int, int) { return 2, 5 }, Slots: func() int { return 8 },
 		Level: func(int) memwatch.Level { return memwatch.LevelHigh }})
 	for _, id := range []string{"barkd/tiny", "barkd/tiny", "suno/bark"} {
 		lease, err := pool.Acquire(t.Context(), id, cache.Ask{})
@@ -67,6 +68,8 @@ func TestMetricsTellWhatTheCacheDoes(t *testing.T) {
 		`bark_cache_reserved_bytes{pool="cpu"}`:                            "0",
 		`bark_cache_unreturned_bytes{pool="cpu"}`:                          "0",
 		`bark_pressure_level{pool="cpu"}`:                                  "1",
+		`bark_audio_cache_bytes`:                                           "0",
+		`bark_audio_cache_requests_total{outcome="hit"}`:                   "0",
 		`bark_requests_running`:                                            "2",
 		`bark_requests_waiting`:                                            "5",
 		`bark_utilization`:                                                 "0.25",
@@ -85,7 +88,7 @@ func TestResidencyIsInTheFormOfTheEndpointPicker(t *testing.T) {
 	pool, err := cgo.NewPool(mock.New(mock.Options{}), mock.Resolve, cgo.PoolOptions{MaxModels: 3})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 0, 0 }, Slots: func() int { return 1 }, Level: func(int) memwatch.Level { return 0 }})
+	m.Watch(metrics.Watched{Cache: pool, Audio: speech.NewAudioCache(1), Load: func() (int, int) { return 0, 0 }, Slots: func() int { return 1 }, Level: func(int) memwatch.Level { return 0 }})
 	require.NoError(t, pool.Preload(t.Context(), "suno/bark", nil))
 	require.NoError(t, pool.Preload(t.Context(), "barkd/tiny", nil))
 	got := scrape(t, m)

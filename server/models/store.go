@@ -111,19 +111,20 @@ func (s *Store) Path(id string) (string, error) {
 // anyone. The error for a model that is not there wraps cgo.ErrNotFound and names the command that brings it.
 func (s *Store) Resolve(id string) (cgo.Source, error) {
 	if id == DefaultID {
-		return cgo.Source{Name: id, Embedded: true}, nil
+		return cgo.Source{Name: id, Embedded: true, Version: "embedded"}, nil
 	}
 	path, err := s.Path(id)
 	if err != nil {
 		return cgo.Source{}, err
 	}
-	if err := checkFile(path); err != nil {
+	version, err := checkFile(path)
+	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return cgo.Source{}, notHere(id)
 		}
 		return cgo.Source{}, fmt.Errorf("model %q: %w", id, err)
 	}
-	return cgo.Source{Name: id, Path: path}, nil
+	return cgo.Source{Name: id, Path: path, Version: version}, nil
 }
 
 func notHere(id string) error {
@@ -140,25 +141,27 @@ func (s *Store) ResolveArgument(arg string) (cgo.Source, error) {
 	if !strings.HasSuffix(arg, suffix) {
 		return s.Resolve(arg)
 	}
-	if err := checkFile(arg); err != nil {
+	version, err := checkFile(arg)
+	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return cgo.Source{}, fmt.Errorf("%w: there is no file %s", cgo.ErrNotFound, arg)
 		}
 		return cgo.Source{}, err
 	}
-	return cgo.Source{Name: arg, Path: arg}, nil
+	return cgo.Source{Name: arg, Path: arg, Version: version}, nil
 }
 
-// checkFile makes sure that path is a regular file; a directory or a pipe of that name would only fail later.
-func checkFile(path string) error {
+// checkFile makes sure that path is a regular file; a directory or a pipe of that name would only fail later. The
+// version is its size and time.
+func checkFile(path string) (version string, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("%w: %s is not a file", cgo.ErrBadModel, path)
+		return "", fmt.Errorf("%w: %s is not a file", cgo.ErrBadModel, path)
 	}
-	return nil
+	return fmt.Sprintf("%d-%d", st.Size(), st.ModTime().UnixNano()), nil
 }
 
 // Remove deletes the model's file. A server that has it loaded keeps it until it unloads it.

@@ -82,13 +82,20 @@ func TestResolveFindsTheEmbeddedDefaultAndFiles(t *testing.T) {
 	s := openStore(t)
 	src, err := s.Resolve(DefaultID)
 	require.NoError(t, err)
-	assert.Equal(t, cgo.Source{Name: DefaultID, Embedded: true}, src)
+	assert.Equal(t, cgo.Source{Name: DefaultID, Embedded: true, Version: "embedded"}, src)
 
 	path := filepath.Join(s.Dir(), "suno", "bark-small.gguf")
 	writeModel(t, path, "bark", gguf.F16)
 	src, err = s.Resolve("suno/bark-small")
 	require.NoError(t, err)
-	assert.Equal(t, cgo.Source{Name: "suno/bark-small", Path: path}, src)
+	assert.Equal(t, cgo.Source{Name: "suno/bark-small", Path: path, Version: src.Version}, src)
+	same, err := s.Resolve("suno/bark-small")
+	require.NoError(t, err)
+	assert.Equal(t, src.Version, same.Version)
+	require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1, 0)))
+	other, err := s.Resolve("suno/bark-small")
+	require.NoError(t, err)
+	assert.NotEqual(t, src.Version, other.Version, "another file of that name")
 }
 
 func TestUnknownModelNamesTheCommandThatBringsIt(t *testing.T) {
@@ -143,7 +150,7 @@ func TestOnlyThePersonAtTheCommandLineNamesFiles(t *testing.T) {
 	writeModel(t, path, "bark", gguf.F32)
 	src, err := s.ResolveArgument(path)
 	require.NoError(t, err)
-	assert.Equal(t, cgo.Source{Name: path, Path: path}, src)
+	assert.Equal(t, cgo.Source{Name: path, Path: path, Version: src.Version}, src)
 	_, err = s.Resolve(path)
 	assert.ErrorIs(t, err, ErrBadID)
 

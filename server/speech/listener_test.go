@@ -67,6 +67,7 @@ func (virtualModels) Known(string) error { return nil }
 type virtualLease struct{ model cgo.Model }
 
 func (l virtualLease) Model() cgo.Model         { return l.model }
+func (l virtualLease) Version() string          { return "" }
 func (l virtualLease) Revoked() <-chan struct{} { return nil }
 func (l virtualLease) Release()                 { _ = l.model.Close() }
 func (l virtualLease) NewSession(_ context.Context, opts cgo.SessionOptions) (cgo.Session, error) {

@@ -13,9 +13,9 @@ const SilenceSeconds = 0.25
 // NoVoice is the voice name that asks for no voice: the model makes up a speaker.
 const NoVoice = "none"
 
-// Request is one text to speak.
+// Request is one text to speak. All that decides on its audio is a part of its JSON, from which its Content is made.
 type Request struct {
-	ID                string // for logs and for those who wait because of it; may be empty
+	ID                string `json:"-"` // for logs and for those who wait because of it; may be empty
 	Model             string
 	Text              string // valid UTF-8
 	Voice             VoiceChoice
@@ -24,11 +24,11 @@ type Request struct {
 	KV                cgo.KVType
 	MaxSemanticTokens int // of each piece; 0 is the model's own limit
 	Sampling          SamplingChoice
-	Priority          int           // in the queue: higher goes first
-	Patience          time.Duration // how long it can wait for its turn; 0 is for ever
+	Priority          int           `json:"-"` // in the queue: higher goes first
+	Patience          time.Duration `json:"-"` // how long it can wait for its turn; 0 is for ever
 	// KeepAlive is how long the model stays in memory afterwards: 0 for the server's default, cache.Forever,
 	// cache.AtOnce or a duration.
-	KeepAlive time.Duration
+	KeepAlive time.Duration `json:"-"`
 }
 
 // VoiceChoice says whose voice to speak with. The zero value is no voice.
@@ -38,7 +38,7 @@ type VoiceChoice struct {
 	Default bool             // with no Name: the model's default voice, if it has any
 	// Stored, if set, is asked for the voice of a Name that the model itself has not, and returns its id; an error that
 	// wraps cgo.ErrNotFound when there is none.
-	Stored func(name string) (id string, arrays cgo.VoiceArrays, err error)
+	Stored func(name string) (id string, arrays cgo.VoiceArrays, err error) `json:"-"`
 }
 
 // SamplingChoice overrides a model's sampling defaults; nil keeps them. TopK and TopP apply to the semantic and the
@@ -78,15 +78,27 @@ type Sink struct {
 // Start holds what is known before the first sample.
 type Start struct {
 	Model      string
-	Trained    bool // false: random weights, it makes noise
-	SampleRate int  // Hz
+	Version    string // of the model's image; see cgo.Source
+	Trained    bool   // false: random weights, it makes noise
+	SampleRate int    // Hz
 	Seed       uint64
 	Voice      string // the model's voice that speaks, or the id of a stored one; "" for none or for arrays
 	Pieces     int
+	From       Origin
 	// Need tells how many seconds of audio a listener at the given speed must have in hand to begin now and never run out
-	// if the work goes on as fast as this model's did under the present load. Any goroutine may ask, until Speak returns.
+	// if the work goes on as fast as this model's did under the present load. Any goroutine may ask, until Speak returns. Nil: all the audio is there.
 	Need func(speed float64) float64
 }
+
+// Origin is where audio comes from.
+type Origin int
+
+// The origins.
+const (
+	Made   Origin = iota // this request made it
+	Joined               // an equal request that ran already
+	Kept                 // the audio cache
+)
 
 // Progress of one piece.
 type Progress struct {

@@ -27,6 +27,8 @@ type Models interface {
 // Lease keeps a model loaded.
 type Lease interface {
 	Model() cgo.Model
+	// Version is that of the model's image; see cgo.Source.
+	Version() string
 	// NewSession makes a session when there is memory for it; it waits for that until ctx ends.
 	NewSession(ctx context.Context, opts cgo.SessionOptions) (cgo.Session, error)
 	// Revoked is closed when the model is wanted back at once.
@@ -184,7 +186,7 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 	r.req.Sampling.apply(&r.base)
 	r.lead = r.newLead()
 	r.result.Start = Start{
-		Model: r.req.Model, Trained: info.Trained, SampleRate: info.SampleRate,
+		Model: r.req.Model, Version: r.lease.Version(), Trained: info.Trained, SampleRate: info.SampleRate,
 		Seed: r.seed(), Voice: name, Pieces: len(r.pieces), Need: r.lead.need,
 	}
 	if r.voice, err = openVoice(r.model, name, arrays); err != nil {

@@ -19,7 +19,8 @@ const SamplesPerRune = 1600
 
 // Model is a fake cgo.Model. Its fields are set before it is used.
 type Model struct {
-	Facts cgo.ModelInfo
+	Facts   cgo.ModelInfo
+	Version string // of its image
 	// Work, if set, runs in the middle of each Synthesize; its error ends the request.
 	Work func(ctx context.Context, req cgo.Request) error
 	// BadVoice makes NewVoice refuse what a piece said.

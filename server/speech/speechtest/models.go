@@ -80,6 +80,7 @@ type lease struct {
 }
 
 func (l *lease) Model() cgo.Model { return l.model }
+func (l *lease) Version() string  { return l.model.Version }
 func (l *lease) NewSession(_ context.Context, opts cgo.SessionOptions) (cgo.Session, error) {
 	return l.model.NewSession(opts)
 }
