@@ -46,6 +46,8 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 		"format number":     {body(`"response_format":3`), "response_format", "invalid_value", 400},
 		"stream":            {body(`"stream_format":"websocket"`), "stream_format", "invalid_value", 400},
 		"stream number":     {body(`"stream_format":1`), "stream_format", "invalid_value", 400},
+		"cut":               {body(`"cut":"late"`), "cut", "invalid_value", 400},
+		"cut number":        {body(`"cut":1`), "cut", "invalid_value", 400},
 		"speed":             {body(`"speed":4.01`), "speed", "invalid_value", 400},
 		"speed slow":        {body(`"speed":0.24`), "speed", "invalid_value", 400},
 		"speed text":        {body(`"speed":"1"`), "speed", "invalid_value", 400},

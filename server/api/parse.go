@@ -78,6 +78,7 @@ type speechBody struct {
 	format      audio.Format
 	speed       float64
 	delivery    delivery
+	cut         *speech.Cut // nil: by the delivery
 	temperature *float32 // of each stage whose own field is missing
 	forget      bool     // hold no generation
 }
@@ -91,6 +92,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"response_format": responseFormat,
 	"stream_format":   streamFormat,
 	"speed":           speed,
+	"cut":             cut,
 	"instructions":    instructions,
 
 	"seed":        seed,
@@ -220,6 +222,17 @@ func streamFormat(b *speechBody, raw json.RawMessage) string {
 	default:
 		return `must be "audio" or "sse"`
 	}
+	return ""
+}
+
+func cut(b *speechBody, raw json.RawMessage) string {
+	var name string
+	_ = json.Unmarshal(raw, &name) // what is no string is no name either
+	where, ok := map[string]speech.Cut{"needed": speech.CutNeeded, "early": speech.CutEarly}[name]
+	if !ok {
+		return `must be "needed" or "early"`
+	}
+	b.cut = &where
 	return ""
 }
 

@@ -127,6 +127,17 @@ func TestOnePieceIsStreamedWhenAskedFor(t *testing.T) {
 	assert.Len(t, r.body, 2*6*speechtest.SamplesPerRune)
 }
 
+func TestStreamIsCutEarlyUnlessItSaysOtherwise(t *testing.T) {
+	s := newSite(t)
+	for more, pieces := range map[string]string{
+		"": "1", `,"stream_format":"audio"`: "2", `,"stream_format":"sse"`: "2", `,"cut":"early"`: "2", `,"cut":"needed","stream_format":"audio"`: "1",
+	} {
+		r := s.speak(t, `{"model":"suno/bark","input":"`+sentence+" "+sentence+`","response_format":"pcm"`+more+`}`)
+		require.Equal(t, 200, r.status, "%s", r.body[:min(len(r.body), 200)])
+		assert.Equal(t, pieces, r.header.Get("X-Barkd-Pieces"), more)
+	}
+}
+
 func TestHTTP10ClientGetsALength(t *testing.T) {
 	s := newSite(t)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.url, "http://"))

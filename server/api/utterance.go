@@ -56,6 +56,12 @@ func (s *Server) prepare(c *fiber.Ctx, order *speechBody) {
 	if s.Voices != nil {
 		order.request.Voice.Stored = s.Voices.Lookup
 	}
+	switch {
+	case order.cut != nil:
+		order.request.Cut = *order.cut
+	case order.delivery != deliverAuto: // who asks for a stream wants to hear it soon
+		order.request.Cut = speech.CutEarly
+	}
 }
 
 // utter begins to speak if the bearer's allowance has room for it. The caller must wait for begun or done; after done it

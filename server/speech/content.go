@@ -25,6 +25,9 @@ func (r Request) content(version string, voices []string) (Content, error) {
 	if err != nil {
 		return Content{}, err
 	}
+	if SpokenSeconds(r.Text) <= earlySeconds && len(sentences(r.Text)) == 1 {
+		r.Cut = CutNeeded // there is nothing to cut
+	}
 	r.Voice = VoiceChoice{Name: name, Arrays: arrays}
 	text, err := json.Marshal(r)
 	if err != nil { // a number that is none

@@ -18,6 +18,7 @@ type Request struct {
 	ID                string `json:"-"` // for logs and for those who wait because of it; may be empty
 	Model             string
 	Text              string // valid UTF-8
+	Cut               Cut
 	Voice             VoiceChoice
 	Seed              *uint64 // nil draws one
 	Rules             cgo.Rules

@@ -64,7 +64,7 @@ func (s *Service) Load() (running, waiting int) { return s.admission.Load() }
 // *QueueFullError when too many wait, a *TooLateError when it would wait longer than its patience, an error of the
 // models or the runtime, or ctx.Err().
 //
-// Text beyond what the model can say in one go is cut by Pieces, joined with SilenceSeconds of silence. With
+// Text beyond what the model can say in one go, or with CutEarly, is cut by Pieces, joined with SilenceSeconds of silence. With
 // cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All pieces have the
 // request's voice; without one, the first piece's own tokens are the voice of the others, so that the speaker stays
 // the same.
@@ -219,7 +219,7 @@ func (r *reading) cut() ([]string, error) {
 	if len(ids) == 0 {
 		return nil, &InputError{Param: "input", Message: "the text has nothing in it that can be spoken"}
 	}
-	return Pieces(r.model, r.req.Rules, r.req.Text)
+	return Pieces(r.model, r.req.Rules, r.req.Text, r.req.Cut)
 }
 
 func (r *reading) seed() uint64 {

@@ -2,6 +2,7 @@ package speech
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -17,15 +18,28 @@ const (
 	shortPieceSeconds = 3.0
 	minLimitSeconds   = 5.0 // a model with a tiny context is not asked to say words one by one
 	fullShare         = 0.9 // of a piece's capacity is aimed at: words are no grains of sand
+
+	// An early first piece is at most about this long, if a sentence or a clause ends there: all of it must be made
+	// before any of it is heard.
+	earlySeconds = 4.0
+)
+
+// Cut says where a text is cut.
+type Cut int
+
+const (
+	CutNeeded Cut = iota // where the model could not go on
+	CutEarly             // after each sentence, and soon for the first time: what is said first is heard first
 )
 
 // Pieces cuts text into pieces of at most the model's text tokens and about as much speech as it can make in one go.
-// Text that fits is one piece, unaltered. Otherwise it is cut between sentences, long sentences at clause
-// punctuation, then between words, then between graphemes; the pieces are the text without the white space
+// Text that fits is one piece, unaltered. Otherwise, and with CutEarly, it is cut between sentences, long sentences at
+// clause punctuation, then between words, then between graphemes; the pieces are the text without the white space
 // around them, and nothing else is lost.
-func Pieces(model cgo.Model, rules cgo.Rules, text string) ([]string, error) {
+func Pieces(model cgo.Model, rules cgo.Rules, text string, cut Cut) ([]string, error) {
 	info := model.Info()
 	s := splitter{
+		early:      cut == CutEarly,
 		maxTokens:  info.MaxTextTokens,
 		maxSeconds: math.Inf(1),
 		count: func(part string) (int, error) {
@@ -42,6 +56,7 @@ func Pieces(model cgo.Model, rules cgo.Rules, text string) ([]string, error) {
 
 // splitter holds what one piece may be.
 type splitter struct {
+	early      bool
 	maxTokens  int // 0 for no limit
 	maxSeconds float64
 	count      func(string) (int, error) // text tokens
@@ -49,12 +64,15 @@ type splitter struct {
 
 func (s *splitter) split(text string) ([]string, error) {
 	share, err := s.share(text)
-	if err != nil || share <= 1 {
+	if err != nil || share <= 1 && !s.early {
 		return []string{text}, err
 	}
 	parts, err := s.sentencePieces(text)
 	if err != nil {
 		return nil, err
+	}
+	if s.early {
+		parts = slices.Concat(earlyClauses(parts[0]), parts[1:])
 	}
 	pieces, err := s.joinMute(parts)
 	if err != nil || len(pieces) == 1 {
@@ -64,6 +82,25 @@ func (s *splitter) split(text string) ([]string, error) {
 		pieces[i] = strings.TrimSpace(p)
 	}
 	return pieces, nil
+}
+
+// earlyClauses cuts a first piece that is too long after its first clauses, if they are neither too short to be spoken
+// well nor is the rest.
+func earlyClauses(piece string) []string {
+	if SpokenSeconds(piece) <= earlySeconds {
+		return []string{piece}
+	}
+	end := 0
+	for _, clause := range clauses(piece) {
+		if end > 0 && SpokenSeconds(piece[:end+len(clause)]) > earlySeconds {
+			break
+		}
+		end += len(clause)
+	}
+	if SpokenSeconds(piece[:end]) < shortPieceSeconds || SpokenSeconds(piece[end:]) < shortPieceSeconds {
+		return []string{piece}
+	}
+	return []string{piece[:end], piece[end:]}
 }
 
 // joinMute joins a part without a token (white space, stray control characters) to the one before it, or at the

@@ -19,7 +19,7 @@ const sentence = "The quick brown fox jumps over the lazy dog, and then it walks
 
 func pieces(t *testing.T, text string) []string {
 	t.Helper()
-	out, err := speech.Pieces(speechtest.NewModel("m"), cgo.RulesSuno, text)
+	out, err := speech.Pieces(speechtest.NewModel("m"), cgo.RulesSuno, text, speech.CutNeeded)
 	require.NoError(t, err)
 	return out
 }
@@ -77,6 +77,22 @@ func TestWordsFillThePiecesTheyNeed(t *testing.T) {
 	assert.Less(t, float64(len(got)), 1.2*speech.SpokenSeconds(text)/13)
 }
 
+func TestEarlyCutIsSoonForTheFirstTime(t *testing.T) {
+	early := func(text string) []string {
+		out, err := speech.Pieces(speechtest.NewModel("m"), cgo.RulesSuno, text, speech.CutEarly)
+		require.NoError(t, err)
+		return out
+	}
+	const a, b = "The first sentence is of a good length, friends.", "The second one is about as long as the first."
+	assert.Equal(t, []string{a, b}, early(a+" "+b))
+	assert.Equal(t, []string{"Yes. " + a, b}, early("Yes. "+a+" "+b), "a short one is not alone")
+	assert.Equal(t, []string{"The quick brown fox jumps over the lazy dog, all at once,", "and then it walks home in the late evening sun."},
+		early("The quick brown fox jumps over the lazy dog, all at once, and then it walks home in the late evening sun."))
+	whole := "The quick brown fox jumps over the lazy dog and then walks home, in the evening, in the sun."
+	assert.Equal(t, []string{whole}, early(whole), "a clause that comes late is no early end")
+	assert.Equal(t, []string{"  Hi.\n"}, early("  Hi.\n"), "nothing to cut, nothing altered")
+}
+
 func TestThousandsSeparatorIsNoClause(t *testing.T) {
 	for _, p := range pieces(t, strings.Repeat("it costs 1,000,000 and 2:30 more than the other one ", 12)) {
 		assert.NotRegexp(t, `[,:]$`, p)
@@ -94,8 +110,15 @@ func checkPieces(t *testing.T, text string) {
 	t.Helper()
 	model := speechtest.NewModel("m")
 	model.Facts.MaxTextTokens = 40
-	got, err := speech.Pieces(model, cgo.RulesSuno, text)
-	require.NoError(t, err)
+	for _, cut := range []speech.Cut{speech.CutNeeded, speech.CutEarly} {
+		got, err := speech.Pieces(model, cgo.RulesSuno, text, cut)
+		require.NoError(t, err)
+		checkCut(t, model, text, got)
+	}
+}
+
+func checkCut(t *testing.T, model *speechtest.Model, text string, got []string) {
+	t.Helper()
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), "") }
 	require.Equal(t, squeeze(text), squeeze(strings.Join(got, "")))
 	if len(got) == 1 {
