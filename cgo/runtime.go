@@ -158,6 +158,9 @@ type Request struct {
 	Seed                   uint64
 	Semantic, Coarse, Fine Sampling
 	MaxSemanticTokens      int // 0: the model's own limit
+	// FineChunk, if not 0, is how many new frames the fine stage takes at a time: audio comes sooner, and is not quite
+	// that of the references' windows (native/DESIGN.md).
+	FineChunk int
 }
 
 // VoiceArrays is a history prompt as arrays, row-major, codes without offsets.

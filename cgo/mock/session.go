@@ -30,8 +30,9 @@ func (s *session) Memory() cgo.Memory {
 const (
 	charsPerS    = 14.0
 	finePasses   = 6
-	codecChunk   = 75 // frames: one second
-	coarseWindow = 60 // tokens between two prefills
+	codecChunk   = 75  // frames: one second
+	coarseWindow = 60  // tokens between two prefills
+	fineContext  = 144 // frames that a chunk of the fine stage sees around itself
 )
 
 // A run is one request on its way through the stages.
@@ -42,6 +43,8 @@ type run struct {
 	stats cgo.Stats
 	tune  tune
 	slow  float64 // factor on all times
+
+	coarseDone, framesDone int // tokens made, frames heard
 }
 
 // Synthesize implements cgo.Session.
@@ -79,15 +82,35 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 	r.stats.SemanticTokens = s.model.semanticTokens(req)
 	r.stats.Frames = int(float64(r.stats.SemanticTokens) * coarseRateHz / semanticRateHz)
 	r.stats.CoarseTokens = r.stats.Frames * nCoarse
-	for stage, f := range []func() error{r.semantic, r.coarse, r.fine, r.codec} {
-		start := s.model.runtime.opts.Clock()
-		if err := f(); err != nil {
-			return cgo.Stats{}, err
-		}
-		elapsed := s.model.runtime.opts.Clock().Sub(start)
-		r.stats.StageMS[stage] = float64(elapsed) / float64(time.Millisecond)
+	if err := r.timed(cgo.StageSemantic, r.semantic); err != nil {
+		return cgo.Stats{}, err
 	}
-	return r.stats, nil
+	chunk := r.stats.Frames
+	if req.FineChunk > 0 {
+		chunk = min(chunk, req.FineChunk)
+	}
+	for end := chunk; ; end = min(end+chunk, r.stats.Frames) {
+		for stage, f := range []func(end int) error{cgo.StageCoarse: r.coarse, cgo.StageFine: r.fine, cgo.StageCodec: r.codec} {
+			if f == nil {
+				continue
+			}
+			if err := r.timed(cgo.Stage(stage), func() error { return f(end) }); err != nil {
+				return cgo.Stats{}, err
+			}
+		}
+		if end == r.stats.Frames {
+			return r.stats, nil
+		}
+	}
+}
+
+// timed adds what f takes to the time of a stage.
+func (r *run) timed(stage cgo.Stage, f func() error) error {
+	start := r.model.runtime.opts.Clock()
+	err := f()
+	elapsed := r.model.runtime.opts.Clock().Sub(start)
+	r.stats.StageMS[stage] += float64(elapsed) / float64(time.Millisecond)
+	return err
 }
 
 // checkRequest refuses what the native runtime refuses; identity is the voice's, 0 for none.
@@ -99,6 +122,9 @@ func (m *model) checkRequest(req cgo.Request) (identity uint64, err error) {
 		if err := checkSampling(cgo.Stage(stage), sampling); err != nil {
 			return 0, err
 		}
+	}
+	if req.FineChunk < 0 || req.FineChunk > math.MaxInt32 {
+		return 0, fmt.Errorf("%w: fine chunk %d", cgo.ErrInvalidArgument, req.FineChunk)
 	}
 	if req.MaxSemanticTokens < 0 || req.MaxSemanticTokens > math.MaxInt32 {
 		return 0, fmt.Errorf("%w: max semantic tokens %d", cgo.ErrInvalidArgument, req.MaxSemanticTokens)
@@ -157,48 +183,61 @@ func (r *run) semantic() error {
 	return r.publish(cgo.StageSemantic, 1, n, r.model.shape.semanticCodes)
 }
 
-func (r *run) coarse() error {
+// coarse makes the tokens up to a frame.
+func (r *run) coarse(end int) error {
 	n := r.stats.CoarseTokens
-	for done := range n {
+	for ; r.coarseDone < end*nCoarse; r.coarseDone++ {
 		took := r.model.shape.stepTime()
-		if done%coarseWindow == 0 {
+		if r.coarseDone%coarseWindow == 0 {
 			took = r.model.shape.windowTime()
 		}
-		if err := r.step(cgo.StageCoarse, done+1, n, took); err != nil {
+		if err := r.step(cgo.StageCoarse, r.coarseDone+1, n, took); err != nil {
 			return err
 		}
+	}
+	if end < r.stats.Frames {
+		return r.ctx.Err()
 	}
 	return r.publish(cgo.StageCoarse, nCoarse, r.stats.Frames, codebookSize)
 }
 
-func (r *run) fine() error {
-	passes := finePasses * (1 + max(0, r.stats.Frames-512)/512)
+// fine makes the codes up to a frame: in whole windows, or in what a chunk of the clip takes of one.
+func (r *run) fine(end int) error {
+	passes, took := finePasses*(1+max(0, r.stats.Frames-512)/512), r.model.shape.finePassTime()
+	if chunk := end - r.framesDone; chunk < r.stats.Frames {
+		passes = finePasses
+		took = scaled(took, min(float64(chunk+fineContext)/float64(r.model.shape.blockSize), 1))
+	}
 	for done := range passes {
-		if err := r.step(cgo.StageFine, done+1, passes, r.model.shape.finePassTime()); err != nil {
+		if err := r.step(cgo.StageFine, done+1, passes, took); err != nil {
 			return err
 		}
+	}
+	if end < r.stats.Frames {
+		return r.ctx.Err()
 	}
 	return r.publish(cgo.StageFine, nFine, r.stats.Frames, codebookSize)
 }
 
-func (r *run) codec() error {
+// codec makes the audio up to a frame.
+func (r *run) codec(end int) error {
 	hop, total := int(r.model.shape.hopLength), r.stats.Frames
 	pcm := make([]float32, codecChunk*hop)
-	for done := 0; done < total; {
-		n := min(codecChunk, total-done)
+	for r.framesDone < end {
+		n := min(codecChunk, end-r.framesDone)
 		if err := r.model.runtime.wait(r.ctx, scaled(r.model.shape.codecTime(n), r.slow)); err != nil {
 			return err
 		}
 		chunk := pcm[:n*hop]
-		r.tune.play(chunk, done*hop, total*hop)
+		r.tune.play(chunk, r.framesDone*hop, total*hop)
 		r.stats.Samples += int64(len(chunk))
 		if r.sink.Audio != nil {
 			if err := r.sink.Audio(chunk); err != nil {
 				return err
 			}
 		}
-		done += n
-		if err := r.step(cgo.StageCodec, done, total, 0); err != nil {
+		r.framesDone += n
+		if err := r.step(cgo.StageCodec, r.framesDone, total, 0); err != nil {
 			return err
 		}
 	}

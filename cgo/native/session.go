@@ -123,6 +123,10 @@ func toRequest(req cgo.Request) (C.barkrt_request, error) {
 	if err != nil {
 		return C.barkrt_request{}, err
 	}
+	chunk, err := toInt32("fine chunk", req.FineChunk)
+	if err != nil {
+		return C.barkrt_request{}, err
+	}
 	return C.barkrt_request{
 		rules:               C.int32_t(req.Rules),
 		seed:                C.uint64_t(req.Seed),
@@ -130,6 +134,7 @@ func toRequest(req cgo.Request) (C.barkrt_request, error) {
 		coarse:              fromSampling(req.Coarse),
 		fine:                fromSampling(req.Fine),
 		max_semantic_tokens: C.int32_t(limit),
+		fine_chunk:          C.int32_t(chunk),
 	}, nil
 }
 

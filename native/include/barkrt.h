@@ -45,7 +45,7 @@ extern "C" {
 
 /* Compare with barkrt_abi_version() at start: a binding built against another number must not go
  * on. */
-#define BARKRT_ABI_VERSION 2u
+#define BARKRT_ABI_VERSION 3u
 
 /* ---- status
  * ---------------------------------------------------------------------------------------- */
@@ -321,6 +321,10 @@ typedef struct barkrt_request {
   barkrt_sampling semantic, coarse, fine;
   int32_t max_semantic_tokens; /* 0: the model's own limit */
   uint32_t want;               /* BARKRT_WANT_TOKENS: the sink also receives each stage's tokens */
+  int32_t fine_chunk; /* 0 (default): the fine stage's windows are those of the references, and
+                         audio comes when no later window can change it. Else so many new frames at
+                         a time, so that audio comes sooner, and differs: see native/DESIGN.md */
+  int32_t reserved;   /* 0 */
 } barkrt_request;
 
 /* Fills *request with the defaults of `rules` for this model. */

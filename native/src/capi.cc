@@ -71,6 +71,8 @@ barkrt::Request read_request(const Model& model, const barkrt_request* request) 
     fail(Status::InvalidArgument, "the voice was made for another model; make it from this one");
   if (r.max_semantic_tokens < 0)
     fail(Status::InvalidArgument, "max_semantic_tokens is %d", r.max_semantic_tokens);
+  if (r.fine_chunk < 0) fail(Status::InvalidArgument, "fine_chunk is %d", r.fine_chunk);
+  capi::need_zero(r.reserved, "request->reserved");
   if (r.want & ~static_cast<uint32_t>(BARKRT_WANT_TOKENS))
     fail(Status::InvalidArgument, "want is %u, which has unknown bits", r.want);
   barkrt::Request out;
@@ -83,6 +85,7 @@ barkrt::Request read_request(const Model& model, const barkrt_request* request) 
   out.coarse = capi::to_sampling(r.coarse, "coarse");
   out.fine = capi::to_sampling(r.fine, "fine");
   out.max_semantic_tokens = r.max_semantic_tokens;
+  out.fine_chunk = r.fine_chunk;
   out.want_tokens = (r.want & BARKRT_WANT_TOKENS) != 0;
   return out;
 }

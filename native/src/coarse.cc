@@ -106,56 +106,74 @@ LegalIds coarse_legal(const Config& config, Rules rules, int64_t step) {
   return {first + size, config.coarse.gpt.n_vocab_out - first - size};
 }
 
+CoarseRun::CoarseRun(const StageRun& run, const std::vector<int32_t>& semantic,
+                     const Sampling& sampling)
+    : run_(run), sampling_(sampling) {
+  const Config& config = run.model.config();
+  CoarseHistory history = coarse_history(config, run.voice);
+  n_semantic_history_ = static_cast<int64_t>(history.semantic.size());
+  n_history_ = static_cast<int64_t>(history.coarse.size());
+  semantic_ = std::move(history.semantic);
+  semantic_.insert(semantic_.end(), semantic.begin(), semantic.end());
+  tokens_ = std::move(history.coarse);
+  n_steps_ = coarse_steps(config, run.rules, static_cast<int64_t>(semantic.size()));
+}
+
+int64_t CoarseRun::n_frames() const { return n_steps_ / run_.model.config().coarse.n_codebook; }
+
+void CoarseRun::advance(int64_t n_frames) {
+  const int64_t end = std::min(n_frames * run_.model.config().coarse.n_codebook, n_steps_);
+  if (done_ >= end) return;
+  const StageMemory& memory = run_.memory.coarse;
+  // Between two calls others must not expect this request in their steps.
+  Generation generation(run_.model.backend(), run_.model.weights().coarse, memory.scratch,
+                        memory.kv, run_.model.engine(), Engine::CausalStage::Coarse, run_.ticket,
+                        static_cast<int64_t>(fed_.size()));
+  while (done_ < end) window(generation);
+}
+
+void CoarseRun::window(Generation& generation) {
+  const Config& config = run_.model.config();
+  const GptWeights& weights = run_.model.weights().coarse;
+  const Matrix& wte = weights.wte[0];
+  std::vector<int32_t> prompt =
+      coarse_prompt(config, semantic_, n_semantic_history_, tokens_, done_);
+  const int64_t end = std::min(done_ + config.coarse.window_length, n_steps_);
+  const int64_t n_positions = static_cast<int64_t>(prompt.size()) + end - done_ - 1;
+  if (n_positions > run_.memory.coarse.kv.n_ctx)
+    fail(Status::Unsupported,
+         "a coarse window of %lld positions does not fit the model's context of %lld",
+         static_cast<long long>(n_positions), static_cast<long long>(run_.memory.coarse.kv.n_ctx));
+  const int64_t common = in_cache(run_, fed_, prompt);
+  generation.rewind(common);
+  fed_ = std::move(prompt);
+  GptInput input{fed_.data() + common, &wte, 1};
+  int64_t n_rows = static_cast<int64_t>(fed_.size()) - common;
+  while (true) {
+    const LegalIds legal = coarse_legal(config, run_.rules, done_);
+    if (legal.count < 1)
+      fail(Status::Unsupported,
+           "the model has no ids for step %lld of the "
+           "coarse stage under these rules",
+           static_cast<long long>(done_));
+    const Matrix head = weights.lm_head[0].slice(legal.first, legal.count);
+    const int32_t token =
+        static_cast<int32_t>(legal.first) +
+        generation.next(input, n_rows, &head, 1, run_.params(Stage::Coarse, sampling_, done_, 0));
+    tokens_.push_back(token);
+    run_.report(Stage::Coarse, ++done_, n_steps_);
+    if (done_ == end) break;
+    fed_.push_back(token);
+    input.ids = &fed_.back();
+    n_rows = 1;
+  }
+}
+
 std::vector<int32_t> run_coarse(const StageRun& run, const std::vector<int32_t>& semantic,
                                 const Sampling& sampling) {
-  const Config& config = run.model.config();
-  const GptWeights& weights = run.model.weights().coarse;
-  const Matrix& wte = weights.wte[0];
-  const int64_t n_steps = coarse_steps(config, run.rules, static_cast<int64_t>(semantic.size()));
-  const CoarseHistory history = coarse_history(config, run.voice);
-  const int64_t n_history = static_cast<int64_t>(history.coarse.size());
-  std::vector<int32_t> all_semantic = history.semantic;
-  all_semantic.insert(all_semantic.end(), semantic.begin(), semantic.end());
-  std::vector<int32_t> tokens = history.coarse;
-
-  const StageMemory& memory = run.memory.coarse;
-  Generation generation(run.model.backend(), weights, memory.scratch, memory.kv, run.model.engine(),
-                        Engine::CausalStage::Coarse, run.ticket);
-  std::vector<int32_t> fed;
-  for (int64_t done = 0; done < n_steps;) {
-    const std::vector<int32_t> prompt = coarse_prompt(
-        config, all_semantic, static_cast<int64_t>(history.semantic.size()), tokens, done);
-    const int64_t end = std::min(done + config.coarse.window_length, n_steps);
-    const int64_t n_positions = static_cast<int64_t>(prompt.size()) + end - done - 1;
-    if (n_positions > memory.kv.n_ctx)
-      fail(Status::Unsupported,
-           "a coarse window of %lld positions does not fit the model's context of %lld",
-           static_cast<long long>(n_positions), static_cast<long long>(memory.kv.n_ctx));
-    const int64_t common = in_cache(run, fed, prompt);
-    generation.rewind(common);
-    fed = prompt;
-    GptInput input{fed.data() + common, &wte, 1};
-    int64_t n_rows = static_cast<int64_t>(fed.size()) - common;
-    while (true) {
-      const LegalIds legal = coarse_legal(config, run.rules, done);
-      if (legal.count < 1)
-        fail(Status::Unsupported,
-             "the model has no ids for step %lld of the "
-             "coarse stage under these rules",
-             static_cast<long long>(done));
-      const Matrix head = weights.lm_head[0].slice(legal.first, legal.count);
-      const int32_t token =
-          static_cast<int32_t>(legal.first) +
-          generation.next(input, n_rows, &head, 1, run.params(Stage::Coarse, sampling, done, 0));
-      tokens.push_back(token);
-      run.report(Stage::Coarse, ++done, n_steps);
-      if (done == end) break;
-      fed.push_back(token);
-      input.ids = &fed.back();
-      n_rows = 1;
-    }
-  }
-  return {tokens.begin() + n_history, tokens.end()};
+  CoarseRun coarse(run, semantic, sampling);
+  coarse.advance(coarse.n_frames());
+  return coarse.tokens();
 }
 
 Codes coarse_codes(const Config& config, const std::vector<int32_t>& tokens) {

@@ -47,25 +47,29 @@ CodecPlan CodecPlan::make(const CodecConfig& c, int64_t chunk_frames) {
   return p;
 }
 
-int64_t CodecPlan::bytes() const {
-  int64_t total = buffer_bytes(main * 4) + buffer_bytes(padded * 4) + buffer_bytes(side * 4);
+int64_t CodecPlan::work_bytes() const {
+  return buffer_bytes(main * 4) + buffer_bytes(padded * 4) + buffer_bytes(side * 4);
+}
+
+int64_t CodecPlan::carry_bytes() const {
+  int64_t total = 0;
   for (const int64_t floats : carry) total += buffer_bytes(floats * 4);
   return total;
 }
 
 CodecDecoder::CodecDecoder(Backend& backend, const CodecConfig& config, const CodecWeights& weights,
-                           const CodecPlan& plan, std::byte* memory)
+                           const CodecPlan& plan, std::byte* work, std::byte* carry)
     : backend_(backend), config_(config), weights_(weights), plan_(plan) {
-  const auto take = [&memory](int64_t floats) {
+  const auto take = [](std::byte*& memory, int64_t floats) {
     float* p = reinterpret_cast<float*>(memory);
     memory += buffer_bytes(floats * 4);
     return p;
   };
-  main_ = take(plan.main);
-  padded_ = take(plan.padded);
-  side_ = take(plan.side);
+  main_ = take(work, plan.main);
+  padded_ = take(work, plan.padded);
+  side_ = take(work, plan.side);
   for (const int64_t floats : plan.carry) {
-    carry_.push_back(take(floats));
+    carry_.push_back(take(carry, floats));
     backend.zero(carry_.back(), floats * 4);
   }
 }

@@ -58,15 +58,17 @@ struct CodecPlan {
   std::vector<int64_t> carry;  // per convolution: history rows x channels; per LSTM layer: h, c
 
   static CodecPlan make(const CodecConfig& config, int64_t chunk_frames = kCodecChunkFrames);
-  int64_t bytes() const;
+  int64_t work_bytes() const;   // needed during a chunk only
+  int64_t carry_bytes() const;  // kept from chunk to chunk
 };
 
 // Decodes one clip, chunk by chunk. The samples do not depend on where it is cut.
 class CodecDecoder {
  public:
-  // memory: plan.bytes() of device memory, 64-byte aligned, borrowed.
+  // work and carry: plan.work_bytes() and plan.carry_bytes() of device memory, 64-byte aligned,
+  // borrowed. Between two chunks others may use the work memory.
   CodecDecoder(Backend& backend, const CodecConfig& config, const CodecWeights& weights,
-               const CodecPlan& plan, std::byte* memory);
+               const CodecPlan& plan, std::byte* work, std::byte* carry);
 
   // Next n_frames frames: ids is (codebooks, n_frames), host; pcm receives n_frames * hop samples.
   // The first of several chunks has at least plan.first_frames, and none more than chunk_frames.

@@ -64,13 +64,13 @@ void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& 
 
 Generation::Generation(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                        const KvCache& kv, Engine& engine, Engine::CausalStage stage,
-                       const Ticket& ticket)
+                       const Ticket& ticket, int64_t n_past)
     : backend_(backend),
       weights_(weights),
       scratch_(scratch),
       engine_(engine),
       member_(engine, stage, ticket),
-      sequence_(backend, weights, scratch, kv) {}
+      sequence_(backend, weights, scratch, kv, n_past) {}
 
 int32_t Generation::next(const GptInput& input, int64_t n_rows, const Matrix* parts,
                          int64_t n_parts, const SampleParams& params) {

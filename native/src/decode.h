@@ -30,9 +30,11 @@ void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& 
 // A sequence that grows by its own tokens.
 class Generation {
  public:
-  // scratch has room for Engine::kMaxBatch rows and their logits.
+  // scratch has room for Engine::kMaxBatch rows and their logits; kv holds the first n_past
+  // positions already.
   Generation(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-             const KvCache& kv, Engine& engine, Engine::CausalStage stage, const Ticket& ticket);
+             const KvCache& kv, Engine& engine, Engine::CausalStage stage, const Ticket& ticket,
+             int64_t n_past = 0);
 
   // Forgets the positions from n_past on.
   void rewind(int64_t n_past) { sequence_.rewind(n_past); }

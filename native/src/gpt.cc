@@ -96,8 +96,8 @@ View gpt_logits(Backend& backend, const GptScratch& scratch, ConstView h, const 
 }
 
 Sequence::Sequence(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-                   const KvCache& kv)
-    : backend_(backend), weights_(weights), scratch_(scratch), kv_(kv) {
+                   const KvCache& kv, int64_t n_past)
+    : backend_(backend), weights_(weights), scratch_(scratch), kv_(kv), n_past_(n_past) {
   slots_.assign(scratch.max_rows, 0);
   positions_.resize(scratch.max_rows);
 }

@@ -97,8 +97,9 @@ View gpt_logits(Backend& backend, const GptScratch& scratch, ConstView h, const 
 // One growing sequence of a causal stage.
 class Sequence {
  public:
+  // kv holds the first n_past positions already.
   Sequence(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-           const KvCache& kv);
+           const KvCache& kv, int64_t n_past = 0);
 
   int64_t n_past() const { return n_past_; }
   const KvCache& kv() const { return kv_; }

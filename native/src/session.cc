@@ -32,15 +32,14 @@ GptScratch causal_scratch(const GptConfig& config, int64_t n_rows) {
                           config.n_vocab_out);
 }
 
-// Runs one stage and notes its time.
+// Runs a part of a stage and adds its time.
 template <class F>
-auto timed(Stats& stats, Stage stage, F f) {
+void timed(Stats& stats, Stage stage, F f) {
   const auto start = std::chrono::steady_clock::now();
-  auto result = f();
+  f();
   const std::chrono::duration<double, std::milli> elapsed =
       std::chrono::steady_clock::now() - start;
-  stats.stage_ms[static_cast<int>(stage)] = elapsed.count();
-  return result;
+  stats.stage_ms[static_cast<int>(stage)] += elapsed.count();
 }
 
 }  // namespace
@@ -65,7 +64,8 @@ int64_t SessionMemory::kv_bytes() const { return std::max(semantic.kv.bytes(), c
 
 int64_t SessionMemory::activation_bytes() const {
   return std::max({semantic.scratch.bytes(), coarse.scratch.bytes(),
-                   fine.scratch.bytes() + fine.kv.bytes(), codec.bytes()});
+                   fine.scratch.bytes() + fine.kv.bytes(), codec.work_bytes()}) +
+         codec.carry_bytes();
 }
 
 void SessionMemory::place(std::byte* kv, std::byte* activations) {
@@ -75,7 +75,8 @@ void SessionMemory::place(std::byte* kv, std::byte* activations) {
   semantic.kv.base = kv;
   coarse.kv.base = kv;
   fine.kv.base = activations + fine.scratch.bytes();
-  codec_base = activations;
+  codec_work = activations;
+  codec_carry = activations + activation_bytes() - codec.carry_bytes();
 }
 
 SampleParams StageRun::params(Stage stage, const Sampling& sampling, int64_t step,
@@ -90,27 +91,39 @@ SampleParams StageRun::params(Stage stage, const Sampling& sampling, int64_t ste
   return p;
 }
 
-void run_codec(const StageRun& run, const Codes& codes,
-               const std::function<void(const float* pcm, int64_t n_samples)>& sink) {
-  const CodecConfig& config = run.model.config().codec;
-  const CodecPlan& plan = run.memory.codec;
-  if (codes.n_frames == 0) return;
-  CodecDecoder decoder(run.model.backend(), config, run.model.weights().codec, plan,
-                       run.memory.codec_base);
-  std::vector<int32_t> ids(codes.n_codebook * plan.chunk_frames);
-  std::vector<float> pcm(plan.chunk_frames * config.hop_length());
-  for (int64_t done = 0; done < codes.n_frames;) {
-    const int64_t n = std::min(plan.chunk_frames, codes.n_frames - done);
+CodecRun::CodecRun(const StageRun& run, int64_t n_frames)
+    : run_(run),
+      n_frames_(n_frames),
+      decoder_(run.model.backend(), run.model.config().codec, run.model.weights().codec,
+               run.memory.codec, run.memory.codec_work, run.memory.codec_carry) {}
+
+int64_t CodecRun::wants(int64_t ready) const {
+  const int64_t n = ready - done_;
+  return ready == n_frames_ ? n : n - n % run_.memory.codec.chunk_frames;
+}
+
+void CodecRun::decode(const Codes& codes, const PcmSink& sink) {
+  const int64_t chunk = run_.memory.codec.chunk_frames;
+  const int64_t hop = run_.model.config().codec.hop_length();
+  ids_.resize(codes.n_codebook * chunk);
+  pcm_.resize(chunk * hop);
+  for (int64_t at = 0; at < codes.n_frames;) {
+    const int64_t n = std::min(chunk, codes.n_frames - at);
     for (int64_t q = 0; q < codes.n_codebook; ++q)
-      std::copy_n(codes.ids.data() + q * codes.n_frames + done, n, ids.data() + q * n);
+      std::copy_n(codes.ids.data() + q * codes.n_frames + at, n, ids_.data() + q * n);
     {
-      const Engine::Turn turn(run.model.engine(), run.ticket);
-      decoder.decode(ids.data(), n, pcm.data());
+      const Engine::Turn turn(run_.model.engine(), run_.ticket);
+      decoder_.decode(ids_.data(), n, pcm_.data());
     }
-    done += n;
-    sink(pcm.data(), n * config.hop_length());
-    run.report(Stage::Codec, done, codes.n_frames);
+    at += n;
+    done_ += n;
+    sink(pcm_.data(), n * hop);
+    run_.report(Stage::Codec, done_, n_frames_);
   }
+}
+
+void run_codec(const StageRun& run, const Codes& codes, const PcmSink& sink) {
+  CodecRun(run, codes.n_frames).decode(codes, sink);
 }
 
 Session::Bytes Session::estimate(const Config& config, DType kv_type) {
@@ -155,30 +168,38 @@ Stats Session::synthesize(const Request& request, const Sink& sink) {
   stats.n_text_tokens = static_cast<int64_t>(text.size());
   stats.text_truncated = stats.n_text_tokens > config.semantic.max_input_length;
 
-  const std::vector<int32_t> semantic = timed(stats, Stage::Semantic, [&] {
-    return run_semantic(run, text, request.semantic, request.max_semantic_tokens);
-  });
+  std::vector<int32_t> semantic;
+  timed(stats, Stage::Semantic,
+        [&] { semantic = run_semantic(run, text, request.semantic, request.max_semantic_tokens); });
   stats.n_semantic = static_cast<int64_t>(semantic.size());
   publish(Stage::Semantic, semantic, 1);
 
-  const std::vector<int32_t> tokens =
-      timed(stats, Stage::Coarse, [&] { return run_coarse(run, semantic, request.coarse); });
-  const Codes coarse = coarse_codes(config, tokens);
-  stats.n_coarse = static_cast<int64_t>(tokens.size());
-  stats.n_frames = coarse.n_frames;
-  publish(Stage::Coarse, coarse.ids, coarse.n_codebook);
-
-  const Codes fine = timed(stats, Stage::Fine, [&] { return run_fine(run, coarse, request.fine); });
-  publish(Stage::Fine, fine.ids, fine.n_codebook);
-
-  stats.n_samples = timed(stats, Stage::Codec, [&] {
-    int64_t n_samples = 0;
-    run_codec(run, fine, [&](const float* pcm, int64_t n) {
-      n_samples += n;
-      if (sink.audio) continue_if(sink.audio(pcm, n));
-    });
-    return n_samples;
-  });
+  // Each stage goes as far as what it has allows: a fine window needs the coarse frames it reads,
+  // the codec the frames that no later window changes.
+  CoarseRun coarse(run, semantic, request.coarse);
+  FineRun fine(run, coarse.n_frames(), request.fine, request.fine_chunk);
+  CodecRun codec(run, coarse.n_frames());
+  stats.n_frames = coarse.n_frames();
+  const auto hear = [&](const float* pcm, int64_t n) {
+    stats.n_samples += n;
+    if (sink.audio) continue_if(sink.audio(pcm, n));
+  };
+  do {
+    const bool last = fine.last();
+    timed(stats, Stage::Coarse, [&] { coarse.advance(last ? stats.n_frames : fine.needs()); });
+    const Codes codes = coarse_codes(config, coarse.tokens());
+    if (last) {
+      stats.n_coarse = static_cast<int64_t>(coarse.tokens().size());
+      publish(Stage::Coarse, codes.ids, codes.n_codebook);
+    }
+    timed(stats, Stage::Fine, [&] { fine.advance(codes); });
+    if (last) {
+      const Codes all = fine.codes(0, stats.n_frames);
+      publish(Stage::Fine, all.ids, all.n_codebook);
+    }
+    timed(stats, Stage::Codec,
+          [&] { codec.decode(fine.codes(codec.done(), codec.wants(fine.ready())), hear); });
+  } while (!fine.done());
   return stats;
 }
 

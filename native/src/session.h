@@ -21,6 +21,7 @@ struct Request {
   uint64_t seed = 0;
   Sampling semantic, coarse, fine;
   int64_t max_semantic_tokens = 0;  // 0: the model's limit, which also bounds a larger value
+  int64_t fine_chunk = 0;           // frames; 0: the references' windows
   bool want_tokens = false;
 };
 

@@ -287,6 +287,12 @@ static void test_bad_requests(barkrt_session* session, const barkrt_request* goo
   rq.max_semantic_tokens = -1;
   EXPECT_STATUS(barkrt_synthesize(session, &rq, NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
   rq = *good;
+  rq.fine_chunk = -1;
+  EXPECT_STATUS(barkrt_synthesize(session, &rq, NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  rq = *good;
+  rq.reserved = 1;
+  EXPECT_STATUS(barkrt_synthesize(session, &rq, NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
+  rq = *good;
   rq.want = 2;
   EXPECT_STATUS(barkrt_synthesize(session, &rq, NULL, NULL, NULL, &err), BARKRT_INVALID_ARGUMENT);
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <numeric>
 
 #include "error.h"
@@ -156,9 +157,10 @@ std::vector<float> decode(const Model& model, const Codes& codes,
                           const std::vector<int64_t>& chunks) {
   MemoryAccount account;
   const CodecPlan plan = CodecPlan::make(model.config().codec, codes.n_frames);
-  const Buffer memory(model.backend(), account, Category::Activations, plan.bytes());
+  const Buffer work(model.backend(), account, Category::Activations, plan.work_bytes());
+  const Buffer carry(model.backend(), account, Category::Activations, plan.carry_bytes());
   CodecDecoder decoder(model.backend(), model.config().codec, model.weights().codec, plan,
-                       static_cast<std::byte*>(memory.data()));
+                       static_cast<std::byte*>(work.data()), static_cast<std::byte*>(carry.data()));
   std::vector<float> pcm(codes.n_frames * model.config().codec.hop_length());
   float* out = pcm.data();
   size_t i = 0;
@@ -167,6 +169,7 @@ std::vector<float> decode(const Model& model, const Codes& codes,
     std::vector<int32_t> ids;
     for (int64_t q = 0; q < codes.n_codebook; ++q)
       for (int64_t t = 0; t < n; ++t) ids.push_back(codes.at(q, done + t));
+    std::memset(work.data(), 0xff, plan.work_bytes());  // others may have used it
     decoder.decode(ids.data(), n, out);
     out += n * model.config().codec.hop_length();
     done += n;
@@ -235,9 +238,10 @@ TEST(Codec, RefusesAChunkLargerThanItsMemory) {
   const SyntheticModel m = synthetic_model(config);
   MemoryAccount account;
   const CodecPlan plan = CodecPlan::make(config.codec, 8);
-  const Buffer memory(m.model->backend(), account, Category::Activations, plan.bytes());
+  const Buffer work(m.model->backend(), account, Category::Activations, plan.work_bytes());
+  const Buffer carry(m.model->backend(), account, Category::Activations, plan.carry_bytes());
   CodecDecoder decoder(m.model->backend(), config.codec, m.model->weights().codec, plan,
-                       static_cast<std::byte*>(memory.data()));
+                       static_cast<std::byte*>(work.data()), static_cast<std::byte*>(carry.data()));
   const Codes codes = some_codes(config, 9);
   std::vector<float> pcm(9 * config.codec.hop_length());
   EXPECT_THROW(decoder.decode(codes.ids.data(), 9, pcm.data()), Error);

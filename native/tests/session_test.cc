@@ -1,6 +1,7 @@
 // session_test.cc: whole requests: determinism, cancel, events, reuse after failure.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
@@ -132,6 +133,97 @@ TEST(Session, IsUndisturbedByOthersOfTheSameModel) {
     });
   for (std::thread& t : threads) t.join();
   for (const std::vector<float>& pcm : found) EXPECT_EQ(pcm, expected);
+}
+
+// The order in which a request's coarse frames and audio came.
+struct Course {
+  int64_t coarse_total = 0;
+  int64_t coarse_before_audio = 0;  // steps
+};
+
+Output synthesize_watched(Session& session, const Request& r, Course& course) {
+  int64_t coarse = 0;
+  bool heard = false;
+  return synthesize(session, r, [&](Stage stage, int64_t done, int64_t total) {
+    if (stage == Stage::Coarse) {
+      coarse = done;
+      course.coarse_total = total;
+    }
+    if (stage == Stage::Codec && !heard) {
+      heard = true;
+      course.coarse_before_audio = coarse;
+    }
+    return true;
+  });
+}
+
+// The request with a seed that makes it talk to the model's limit, or nearly.
+Request long_request(Session& session, const Voice* voice) {
+  Request r = request();
+  r.voice = voice;
+  for (r.seed = 0; r.seed < 200; ++r.seed)
+    if (synthesize(session, r).stats.n_semantic >= 38) return r;
+  ADD_FAILURE() << "no seed makes it talk";
+  return r;
+}
+
+TEST(Session, SpeaksWhatNoLaterWindowChangesBeforeTheRestIsMade) {
+  int n_early[2] = {};
+  for (const Config& config : {small_config(), odd_config()}) {
+    const SyntheticModel m = synthetic_model(config);
+    Session session(m.model, DType::F16);
+    const Voice voice = synthetic_voice(config, 30, config.coarse.n_codebook == 2 ? 45 : 46);
+    for (const Voice* v : {static_cast<const Voice*>(nullptr), &voice}) {
+      const Request r = long_request(session, v);
+      Course course;
+      const Output out = synthesize_watched(session, r, course);
+      ASSERT_EQ(out.status, Status::Ok) << out.text;
+      const int64_t n_history = v ? std::min(config.fine.history_length, v->fine.n_frames) : 0;
+      const std::vector<FineWindow> windows =
+          fine_windows(config.fine, n_history, out.stats.n_frames);
+      bool early = false;  // a chunk of the codec is ready while the next window lacks its frames
+      for (size_t i = 0; i + 1 < windows.size(); ++i)
+        early |= windows[i + 1].fill - n_history >= kCodecChunkFrames &&
+                 windows[i].start + windows[i].n_rows - n_history + 10 < out.stats.n_frames;
+      if (early) {
+        EXPECT_LT(course.coarse_before_audio, course.coarse_total);
+      }
+      ++n_early[early];
+      // Stage by stage it is the same, bit for bit.
+      Session other(m.model, DType::F16);
+      const StageRun run = other.run(r);
+      const Codes coarse = coarse_codes(config, run_coarse(run, out.tokens[0], r.coarse));
+      const Codes fine = run_fine(run, coarse, r.fine);
+      std::vector<float> pcm;
+      run_codec(run, fine, [&](const float* p, int64_t n) { pcm.insert(pcm.end(), p, p + n); });
+      EXPECT_EQ(out.tokens[1], coarse.ids);
+      EXPECT_EQ(out.tokens[2], fine.ids);
+      EXPECT_EQ(out.pcm, pcm);
+    }
+  }
+  EXPECT_GT(n_early[true], 0);
+}
+
+TEST(Session, SpeaksSoonerInChunksOfTheFineStage) {
+  const Config config = small_config();
+  const SyntheticModel m = synthetic_model(config);
+  Session session(m.model, DType::F16);
+  const Voice voice = synthetic_voice(config, 30, 45);
+  for (const Voice* v : {static_cast<const Voice*>(nullptr), &voice}) {
+    Request r = long_request(session, v);
+    const Output exact = synthesize(session, r);
+    for (const int64_t chunk : {1, 7, 16, 1000}) {
+      r.fine_chunk = chunk;
+      Course course;
+      const Output out = synthesize_watched(session, r, course);
+      ASSERT_EQ(out.status, Status::Ok) << out.text;
+      EXPECT_EQ(out.tokens[0], exact.tokens[0]);
+      EXPECT_EQ(out.tokens[1], exact.tokens[1]) << "the coarse stage is as it was";
+      EXPECT_EQ(out.pcm.size(), exact.pcm.size());
+      EXPECT_EQ(out.pcm, synthesize(session, r).pcm);
+      EXPECT_LT(course.coarse_before_audio, course.coarse_total);
+    }
+  }
 }
 
 TEST(Session, EndsWithNoSamplesWhenTheFirstTokenIsTheEnd) {

@@ -232,5 +232,31 @@ TEST(FineWindows, PredictEveryFrameForAnyLength) {
     }
 }
 
+TEST(FineChunks, PredictEveryFrameWithContextOnBothSides) {
+  const FineConfig c = golden_config().fine;
+  for (const int64_t h : {0, 1, 512})
+    for (const int64_t chunk : {1, 75, 400, 5000})
+      for (int64_t frames = 1; frames < 2600; frames += 97) {
+        const std::vector<FineWindow> windows = fine_chunks(c, h, frames, chunk);
+        int64_t covered = h;
+        for (size_t i = 0; i < windows.size(); ++i) {
+          const FineWindow& w = windows[i];
+          ASSERT_GE(w.start, 0);
+          ASSERT_LE(w.n_rows, 1024);
+          ASSERT_LE(w.fill, covered);
+          ASSERT_EQ(w.start, std::max<int64_t>(0, w.fill - kFineLeft));
+          ASSERT_EQ(w.relative, w.fill - w.start);
+          const int64_t end = w.start + w.n_rows;
+          ASSERT_LE(end, h + frames);
+          if (i + 1 < windows.size()) {
+            ASSERT_EQ(end, windows[i + 1].fill + kFineRight);
+          }
+          ASSERT_GT(end, covered);
+          covered = end;
+        }
+        ASSERT_EQ(covered, h + frames);
+      }
+}
+
 }  // namespace
 }  // namespace barkrt::test
