@@ -37,7 +37,7 @@ test: native ## native tests, then go test ./...
 	go test ./...
 
 BENCH_MODELS ?= bark-small-i8 bark-small-f16 bark-i8
-bench: build ## every op, loads, 5 s and 13 s of audio from models of bark-small's and bark's shape beside this machine's limits
+bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at once, beside this machine's limits
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops
 	@rm -f build/bench.json
@@ -47,6 +47,7 @@ bench: build ## every op, loads, 5 s and 13 s of audio from models of bark-small
 	  $(NATIVE)/native/bench/bench_load $$model || exit 1; \
 	  case $$name in bark-small-i8) lengths="250 649 649v";; bark-small-*) lengths="250 649";; *) lengths=250;; esac; \
 	  $(NATIVE)/native/bench/bench_speech $$model 0 $$lengths --json=build/bench.json || exit 1; \
+	  [ $$name != bark-small-i8 ] || $(NATIVE)/native/bench/bench_batch $$model --json=build/bench.json || exit 1; \
 	done
 
 QUALITY ?=

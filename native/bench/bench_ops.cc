@@ -84,7 +84,7 @@ ConstView read(const std::vector<float>& v, int64_t rows, int64_t cols) {
 // Several copies of the weight in turn, together larger than any cache: each call reads memory.
 void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
   const int64_t bytes = n * k * dtype_bytes(type);
-  const int64_t copies = t > 4 ? 1 : (int64_t{128} << 20) / bytes + 1;
+  const int64_t copies = t > 16 ? 1 : (int64_t{128} << 20) / bytes + 1;
   const std::string name = std::string("linear ") + dtype_name(type) + " T=" + std::to_string(t) +
                            " K=" + std::to_string(k) + " N=" + std::to_string(n);
   if (name.find(b.filter) == std::string::npos) return;
@@ -122,6 +122,29 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
     b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), &layer,
                          Rows{t, slot.data(), pos.data()}, n_head, causal);
   });
+}
+
+// A decode step of t sequences, each with its own cache; together larger than any cache of the
+// processor when there are many.
+void bench_batch_attention(const Bench& b, int64_t t, int64_t past) {
+  const int64_t n_embd = 768, n_head = 12, n_ctx = 1024;
+  const std::vector<float> qkv = noise(t * 3 * n_embd);
+  std::vector<uint16_t> halves(static_cast<size_t>(2 * t * n_ctx * n_embd), 0x2c00);
+  std::vector<float> out(static_cast<size_t>(t * n_embd));
+  std::vector<int32_t> slot, pos(static_cast<size_t>(t), static_cast<int32_t>(past));
+  std::vector<KvLayer> kv;
+  for (int32_t i = 0; i < t; ++i) {
+    slot.push_back(i);
+    uint16_t* const k = halves.data() + 2 * i * n_ctx * n_embd;
+    kv.push_back({k, k + n_ctx * n_embd, DType::F16, n_ctx, n_embd});
+  }
+  const double keys = static_cast<double>(t * (past + 1));
+  const double bytes = 4 * keys * static_cast<double>(n_embd);
+  b.report("attention f16 of " + std::to_string(t) + " sequences past=" + std::to_string(past),
+           2 * keys * static_cast<double>(n_embd), b.roofs.f32, bytes, bytes, [&] {
+             b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), kv.data(),
+                                  Rows{t, slot.data(), pos.data()}, n_head, true);
+           });
 }
 
 void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
@@ -182,6 +205,8 @@ void run(const Bench& b) {
     bench_linear(b, type, 1, 3072, 768);
     bench_linear(b, type, 2, 768, 2304);
     bench_linear(b, type, 8, 768, 2304);
+    bench_linear(b, type, 16, 768, 2304);
+    bench_linear(b, type, 16, 3072, 768);
     bench_linear(b, type, 257, 768, 2304);
     bench_linear(b, type, 1024, 768, 3072);
     bench_linear(b, type, 1024, 3072, 768);
@@ -192,10 +217,12 @@ void run(const Bench& b) {
     bench_attention(b, type, 257, 0, true);
     bench_attention(b, type, 1024, 0, false);
   }
+  bench_batch_attention(b, 16, 512);
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);
   bench_rowwise(b, 1024, 3072);
   bench_sample(b, 1, 10001);
+  bench_sample(b, 16, 10001);
   bench_sample(b, 1024, 1024);
   bench_lstm(b, 75, 512);
   bench_conv(b, 2400, 256, 128, 3);
