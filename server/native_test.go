@@ -3,12 +3,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -129,4 +136,55 @@ func TestServeFindsModelsOfTheStoreAndRefusesPathsFromRequests(t *testing.T) {
 	assert.Equal(t, 500, status)
 	assert.Contains(t, answer, "model_invalid")
 	assert.False(t, strings.Contains(answer, dir), "no path of the machine in the answer")
+}
+
+// Requests that speak at one time share the model's decode steps: each gets the bytes that it gets alone, whatever the
+// others are and while some of their clients leave.
+func TestRequestsSideBySideGetWhatTheyGetAlone(t *testing.T) {
+	const requests = 20
+	s := startServer(t, map[string]string{"MAX_CONCURRENT_REQUESTS": strconv.Itoa(requests), "CACHE_WARMUP_ENABLED": "false"})
+	var bodies []string
+	for i := range requests {
+		bodies = append(bodies, fmt.Sprintf(`{"model":"barkd/tiny","input":%q,"voice":%q,"seed":%d,"max_tokens":%d,"response_format":"wav"}`,
+			[]string{"Hello.", "The sun is up.", "What is the name of this house?"}[i%3], []string{"slt", "rms"}[i%2], i, 20+5*i))
+	}
+	speak := func(ctx context.Context, body string) ([]byte, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.url+"/v1/audio/speech", strings.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		answer, err := io.ReadAll(resp.Body)
+		if err == nil && resp.StatusCode != http.StatusOK {
+			err = fmt.Errorf("%d: %s", resp.StatusCode, answer)
+		}
+		return answer, err
+	}
+	var alone [][]byte
+	for _, body := range bodies {
+		answer, err := speak(t.Context(), body)
+		require.NoError(t, err)
+		alone = append(alone, answer)
+	}
+	var clients sync.WaitGroup
+	for i, body := range bodies {
+		clients.Go(func() {
+			if i%4 == 3 { // leaves, mostly before the answer is whole
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*5*time.Millisecond)
+				defer cancel()
+				_, _ = speak(ctx, body)
+			}
+			answer, err := speak(t.Context(), body)
+			assert.NoError(t, err, "request %d", i)
+			assert.True(t, bytes.Equal(alone[i], answer), "request %d: %d bytes, alone %d", i, len(answer), len(alone[i]))
+		})
+	}
+	clients.Wait()
+	require.Zero(t, s.stop())
+	assert.Zero(t, native.LiveHandles())
 }

@@ -27,7 +27,7 @@ type serveCommand struct {
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
 	Port                  string `var:"PORT" default:"8000" placeholder:"8000" help:"Port to listen on; 0 picks one."`
 	DefaultModel          string `var:"DEFAULT_MODEL" default:"barkd/tiny" placeholder:"ID" help:"Model of requests that name none, or one of ElevenLabs'."`
-	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" live:"" default:"2" placeholder:"2" help:"Most requests that speak at one time."`
+	MaxConcurrentRequests string `var:"MAX_CONCURRENT_REQUESTS" live:"" default:"16" placeholder:"16" help:"Most requests that speak at one time."`
 	MaxQueuedRequests     string `var:"MAX_QUEUED_REQUESTS" live:"" default:"64" placeholder:"64" help:"Most requests that wait; more are answered 503."`
 	MaxQueuedPerModel     string `var:"MAX_QUEUED_PER_MODEL" live:"" default:"32" placeholder:"32" help:"Most requests that wait for one model."`
 	APIKeys               string `name:"api-keys" var:"API_KEYS" live:"" secret:"" placeholder:"KEY,KEY" help:"Keys that clients must show; none lets everybody in. Or a YAML list with names and limits, see the README."`
