@@ -23,7 +23,7 @@ build: native ## bin/barkd, one file
 
 TESTS := OFF
 test: TESTS := ON
-bench bench-quality: TESTS := OFF
+bench bench-hf bench-quality: TESTS := OFF
 native: ## libbarkrt (static and shared), and the embedded default model
 	@tools/install-deps build $(if $(filter ON,$(TESTS)),test)
 	@mkdir -p build
@@ -49,6 +49,13 @@ bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at 
 	  $(NATIVE)/native/bench/bench_speech $$model 0 $$lengths --json=build/bench.json || exit 1; \
 	  [ $$name != bark-small-i8 ] || $(NATIVE)/native/bench/bench_batch $$model --json=build/bench.json || exit 1; \
 	done
+
+.PHONY: bench-hf
+bench-hf: build ## Hugging Face transformers beside barkd on one checkpoint of bark-small's shape; needs Python with venv, 9 GB of disk
+	@cmake --build $(NATIVE) -j $(JOBS) --target bench_speech
+	@[ -x build/hf-venv/bin/python ] || python3 -m venv build/hf-venv
+	@build/hf-venv/bin/pip install -q -r tools/reference/requirements.txt
+	@build/hf-venv/bin/python tools/reference/bench_hf.py -o build/bench-hf.json
 
 QUALITY ?=
 .PHONY: bench-quality
