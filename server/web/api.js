@@ -1,4 +1,4 @@
-// The server's HTTP API: errors in its own words, the admin key, server-sent events over fetch (an EventSource cannot
+// The server's HTTP API: errors in its own words, the keys, server-sent events over fetch (an EventSource cannot
 // send a key).
 
 export class ApiError extends Error {
@@ -9,18 +9,22 @@ export class ApiError extends Error {
   }
 }
 
-const keyName = "barkd-admin-key";
+// The keys of a tab, by their names: the operator's, which /cache/* asks for, and the one that all else does.
+export const adminKey = "barkd-admin-key";
+export const apiKey = "barkd-api-key";
 
-export const keepKey = (key) => (key ? sessionStorage.setItem(keyName, key) : sessionStorage.removeItem(keyName));
-export const hasKey = () => sessionStorage.getItem(keyName) !== null;
+export const keepKey = (name, key) => (key ? sessionStorage.setItem(name, key) : sessionStorage.removeItem(name));
+export const hasKey = (name) => sessionStorage.getItem(name) !== null;
+
+// keyFor is the key that a path is sent; a server without an operator's key takes any other for /cache/*.
+const keyFor = (path) => (path.startsWith("/cache/") && sessionStorage.getItem(adminKey)) || sessionStorage.getItem(apiKey);
 
 // request sends one request and returns its response, or throws an ApiError; json is a body already written as JSON.
-// Only /cache/* is sent the key.
 export async function request(path, { method = "GET", json, accept, signal } = {}) {
   const headers = {};
   if (accept) headers.Accept = accept;
   if (json !== undefined) headers["Content-Type"] = "application/json";
-  const key = path.startsWith("/cache/") && sessionStorage.getItem(keyName);
+  const key = keyFor(path);
   if (key) headers.Authorization = `Bearer ${key}`;
   let response;
   try {

@@ -1,6 +1,6 @@
 // The view Cache: looks at the statistics every few seconds and after each event, while the view is open.
 
-import { events, get, hasKey, keepKey, request } from "./api.js";
+import { adminKey, events, get, hasKey, keepKey, request } from "./api.js";
 import { byId, bytes, describe, percent, seconds, setText, show } from "./dom.js";
 import { curve } from "./curve.js";
 import { Journal } from "./journal.js";
@@ -25,7 +25,7 @@ let stats = null;
 export function start() {
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    keepKey(byId("key").value);
+    keepKey(adminKey, byId("key").value);
     byId("key").value = "";
     leave();
     enter();
@@ -80,8 +80,8 @@ function closed(error) {
   byId("cache-body").hidden = true;
   byId("key-form").hidden = error.status !== 401;
   if (error.status === 401) {
-    show(byId("cache-error"), hasKey() ? "That key is not the server’s." : "");
-    keepKey("");
+    show(byId("cache-error"), hasKey(adminKey) ? "That key is not the server’s." : "");
+    keepKey(adminKey, "");
     leave();
     byId("key").focus();
   } else if (error.status === 404) {

@@ -1,6 +1,6 @@
 // The view Speak: a text becomes audio that plays as it arrives.
 
-import { get, request } from "./api.js";
+import { apiKey, get, hasKey, keepKey, request } from "./api.js";
 import { byId, clock, describe, el, options, seconds, setText, show } from "./dom.js";
 import { Player } from "./player.js";
 import { Wave } from "./wave.js";
@@ -33,16 +33,39 @@ export async function start(health) {
   byId("play-button").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
   byId("position").addEventListener("input", (event) => player.seek(Number(event.target.value)));
   byId("keep-seed").addEventListener("click", keepSeed);
+  byId("api-key-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    keepKey(apiKey, byId("api-key").value);
+    byId("api-key").value = "";
+    list(health);
+  });
   player.addEventListener("change", draw);
   count();
+  await list(health);
+}
+
+// list fills in the models.
+async function list(health) {
+  const simulated = health.backend === "mock";
   try {
     models = (await get("/v1/models")).data;
     options(byId("model"), models.map((m) => [m.id, m.id]));
     byId("model").value = usual(health.cache?.cached_models ?? []);
+    failed(null);
     await choose(simulated);
   } catch (error) {
-    show(byId("speak-error"), error.message);
+    failed(error);
   }
+}
+
+// failed says what went wrong, null for nothing, and asks for a key if that is what is missing.
+function failed(error) {
+  const locked = error?.status === 401;
+  byId("api-key-form").hidden = !locked;
+  show(byId("speak-error"), locked ? hasKey(apiKey) && "That key is not the server’s." : error?.message);
+  if (!locked) return;
+  keepKey(apiKey, "");
+  byId("api-key").focus();
 }
 
 // usual is the model that answers soonest: the one in memory that was used last, else the smallest that can speak.
@@ -110,7 +133,7 @@ async function speak() {
     setText(byId("speak-status"), `Done: ${seconds(player.seconds)} of audio.`);
   } catch (error) {
     if (error.name === "AbortError") setText(byId("speak-status"), "Cancelled.");
-    else show(byId("speak-error"), error.message);
+    else failed(error);
   } finally {
     running = null;
     stop();

@@ -194,6 +194,26 @@ async function look(page, name) {
   assert.ok(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), "the page is wider than the window");
 }
 
+test("a guarded server asks for its key, speaks with it and manages the cache", async (t) => {
+  const guarded = await serve({ API_KEYS: "sesame" });
+  t.after(guarded.close);
+  const { page, errors } = await open(browser, guarded.url, { refusals: [401] });
+  await page.fill("#api-key", "guess");
+  await page.keyboard.press("Enter");
+  await page.locator("#speak-error", { hasText: "not the server’s" }).waitFor();
+  assert.deepEqual(await violations(page), []);
+  await page.fill("#api-key", "sesame");
+  await page.keyboard.press("Enter");
+  await page.locator("#api-key-form").waitFor({ state: "hidden" });
+  await page.fill("#input", "Open.");
+  await page.keyboard.press("Control+Enter");
+  await page.locator("#speak-status", { hasText: "Done" }).waitFor();
+  await page.locator("[data-view=cache]").click();
+  await page.locator("#models .card").first().waitFor();
+  assert.deepEqual(errors, []);
+  await page.close();
+});
+
 test("a guarded cache asks for its key and takes it", async (t) => {
   const guarded = await serve({ ADMIN_KEY: "open sesame" });
   t.after(guarded.close);
