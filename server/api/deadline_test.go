@@ -121,3 +121,33 @@ func TestTextsAreLimitedByCharacters(t *testing.T) {
 	assert.Equal(t, "input_too_long", deref(r.failure(t).Code))
 	assert.Equal(t, "input", deref(r.failure(t).Param))
 }
+
+func TestFullQueueOfAModelSaysWhenToComeBackAndLeavesRoomForOthers(t *testing.T) {
+	s := openSite(t, settings{queued: 2, perModel: 1})
+	entered, release := make(chan struct{}, 2), make(chan struct{})
+	s.model.Work = func(context.Context, cgo.Request) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	}
+	done := make(chan int, 3)
+	begin := func(model string, waiting int) {
+		go func() { done <- s.speak(t, `{"model":"`+model+`","input":"Hi."}`).status }()
+		s.awaitLoad(t, 1, waiting)
+	}
+	begin("suno/bark", 0)
+	<-entered
+	begin("suno/bark", 1)
+	r := s.speak(t, hello)
+	assert.Equal(t, 503, r.status)
+	assert.Equal(t, "overloaded", deref(r.failure(t).Code))
+	assert.Contains(t, r.failure(t).Message, "suno/bark")
+	seconds(t, r.header)
+	begin("barkd/tiny", 2)
+	r = s.speak(t, `{"model":"barkd/tiny","input":"Hi."}`)
+	assert.Equal(t, 503, r.status, "now both queues are full")
+	close(release)
+	for range 3 {
+		assert.Equal(t, 200, <-done)
+	}
+}

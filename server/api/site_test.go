@@ -108,6 +108,7 @@ type settings struct {
 	warmup   []string // models whose warm-up never runs
 	rules    api.Rules
 	queued   int // requests that may wait; 0 is one
+	perModel int // of them for one model; 0 is all
 	origins  []string
 	apart    bool   // /cache/* on a listener of its own
 	voiceDir string // "" for one of its own
@@ -138,7 +139,7 @@ func openSite(t *testing.T, with settings) *site {
 	}
 	with.rules.MaxInputChars = 1 << 16
 	s.audio = speech.NewAudioCache(1 << 30)
-	service := speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: queued}), log)
+	service := speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: cmp.Or(with.perModel, queued)}), log)
 	s.Server = api.New(api.Options{
 		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, Build: "a build",
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),

@@ -110,7 +110,10 @@ func (a *Admission) refuseLocked(now time.Time, t *Ticket) error {
 	case a.held >= a.limits.Running+a.limits.Queued:
 		return &QueueFullError{Waiting: a.held - len(a.running), RetryAfter: a.nextPlaceLocked(now, nil)}
 	}
-	if wait := a.waitLocked(now, t); t.place.Patience > 0 && wait > t.place.Patience {
+	if t.place.Patience == 0 {
+		return nil
+	}
+	if wait := a.waitLocked(now, t); wait > t.place.Patience {
 		return &TooLateError{Wait: wait, Patience: t.place.Patience, RetryAfter: atLeastASecond(wait - t.place.Patience)}
 	}
 	return nil
