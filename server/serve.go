@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	_ "embed"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,11 @@ import (
 
 	"barkd/server/api"
 )
+
+// openAPI describes the HTTP API.
+//
+//go:embed openapi.yaml
+var openAPI []byte
 
 // serveCommand is `barkd serve`. Its settings are texts until config has looked at all of them.
 type serveCommand struct {
@@ -110,7 +116,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
-		Voices: made, GenerationBytes: cfg.voices.generationsBytes,
+		OpenAPI: openAPI, Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
 	running := &live{parse: again, settings: settings, server: server, house: h, certificate: secured, level: level, log: log}

@@ -32,7 +32,7 @@ func keyed(names ...string) api.Rules {
 }
 
 // open are the routes that ask for no key.
-var open = map[string]bool{"/": true, "/web/*": true, "/health": true, "/livez": true, "/readyz": true, "/metrics": true}
+var open = map[string]bool{"/docs": true, "/openapi.yaml": true, "/openapi.json": true, "/": true, "/web/*": true, "/health": true, "/livez": true, "/readyz": true, "/metrics": true}
 
 func TestOnlyWhatMonitorsAndBrowsersAskForIsOpen(t *testing.T) {
 	s := openSite(t, settings{rules: keyed("sesame", "other")})

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"os"
 	"slices"
@@ -15,9 +17,38 @@ import (
 	"barkd/server/audio"
 )
 
-func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
+func document(t *testing.T) []byte {
+	t.Helper()
 	file, err := os.ReadFile("../openapi.yaml")
 	require.NoError(t, err)
+	return file
+}
+
+func TestOpenAPIIsServedAsYAMLAndAsJSON(t *testing.T) {
+	s := newSite(t)
+	asYAML, asJSON := s.do(t, "GET", "/openapi.yaml", ""), s.do(t, "GET", "/openapi.json", "")
+	assert.Equal(t, document(t), asYAML.body)
+	assert.Equal(t, "application/yaml", asYAML.header.Get("Content-Type"))
+	assert.Equal(t, "application/json", asJSON.header.Get("Content-Type"))
+	var want, got any
+	require.NoError(t, yaml.Unmarshal(asYAML.body, &want))
+	text, err := json.Marshal(want)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(asJSON.body, &got))
+	sorted, err := json.Marshal(got)
+	require.NoError(t, err)
+	assert.JSONEq(t, string(text), string(sorted), "the same in both")
+	assert.Less(t, bytes.Index(asJSON.body, []byte(`"input":{`)), bytes.Index(asJSON.body, []byte(`"keep_alive":{`)), "in its order")
+	again := s.do(t, "GET", "/openapi.json", "", "If-None-Match", asJSON.header.Get("ETag"))
+	assert.Equal(t, 304, again.status)
+	assert.Empty(t, again.body)
+	page := s.do(t, "GET", "/docs", "")
+	assert.Equal(t, "text/html; charset=utf-8", page.header.Get("Content-Type"))
+	assert.Contains(t, string(page.body), `src="/web/docs.js"`)
+}
+
+func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
+	file := document(t)
 	var doc struct {
 		Paths map[string]map[string]any
 	}
@@ -36,8 +67,7 @@ func TestOpenAPIDocumentsExactlyTheRoutes(t *testing.T) {
 }
 
 func TestOpenAPISaysWhichRoutesAskForAKey(t *testing.T) {
-	file, err := os.ReadFile("../openapi.yaml")
-	require.NoError(t, err)
+	file := document(t)
 	var doc struct {
 		Paths map[string]map[string]struct {
 			Security  *[]any
@@ -56,8 +86,7 @@ func TestOpenAPISaysWhichRoutesAskForAKey(t *testing.T) {
 }
 
 func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
-	file, err := os.ReadFile("../openapi.yaml")
-	require.NoError(t, err)
+	file := document(t)
 	var doc struct {
 		Components struct {
 			Schemas map[string]struct {
@@ -76,8 +105,7 @@ func TestOpenAPINamesExactlyTheSpeechFields(t *testing.T) {
 }
 
 func TestOpenAPINamesExactlyTheFieldsOfOtherAPIs(t *testing.T) {
-	file, err := os.ReadFile("../openapi.yaml")
-	require.NoError(t, err)
+	file := document(t)
 	type properties map[string]struct{ Properties map[string]any }
 	var doc struct {
 		Paths map[string]map[string]struct {

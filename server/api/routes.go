@@ -26,6 +26,9 @@ func (s *Server) routes() []Route {
 	return []Route{
 		{fiber.MethodGet, "/", s.page, sidePublic, everybody},
 		{fiber.MethodGet, "/web/*", s.asset, sidePublic, everybody},
+		{fiber.MethodGet, "/docs", s.docs, sidePublic, everybody},
+		{fiber.MethodGet, "/openapi.yaml", s.specYAML, sidePublic, everybody},
+		{fiber.MethodGet, "/openapi.json", s.specJSON, sidePublic, everybody},
 		{fiber.MethodPost, "/v1/audio/speech", s.speech, sidePublic, bearers},
 		{fiber.MethodGet, "/v1/audio/voices", s.voices, sidePublic, bearers},
 		{fiber.MethodPost, "/v1/audio/voices", s.addVoice, sidePublic, bearers},

@@ -98,6 +98,8 @@ type Options struct {
 	MaxBodyBytes int
 	// Rules are those to begin with.
 	Rules Rules
+	// OpenAPI is openapi.yaml.
+	OpenAPI []byte
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
 	// Voices keeps the voices that people make; nil keeps none.
@@ -122,6 +124,7 @@ type Server struct {
 	base                 context.Context // of every request; ends when the grace of Shutdown is over
 	stop                 context.CancelCauseFunc
 	refusals             pace
+	specAsJSON           func() ([]byte, error)
 	public               atomic.Pointer[listener]
 	open                 atomic.Int64  // connections of app
 	empty                chan struct{} // has one when open becomes 0
@@ -132,6 +135,7 @@ func New(o Options) *Server {
 	s := &Server{Options: o, recent: newGenerations(o.GenerationBytes), started: time.Now(), leaving: make(chan struct{}),
 		empty: make(chan struct{}, 1)}
 	s.SetRules(o.Rules)
+	s.specAsJSON = sync.OnceValues(func() ([]byte, error) { return toJSON(s.OpenAPI) })
 	s.base, s.stop = context.WithCancelCause(context.Background())
 	s.scrape = adaptor.HTTPHandler(o.Metrics.Handler())
 	if o.AdminApart {

@@ -148,7 +148,7 @@ func openSite(t *testing.T, with settings) *site {
 	s.Server = api.New(api.Options{
 		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, Build: "a build",
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
-		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", ReadyPatience: time.Hour,
+		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", OpenAPI: document(t), ReadyPatience: time.Hour,
 		AdminApart: with.apart, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)

@@ -12,8 +12,11 @@ import (
 //go:embed *.html *.css *.js *.svg
 var files embed.FS
 
-// Index is the name of the page itself.
-const Index = "index.html"
+// The names of the pages: the one that speaks, and that of the API.
+const (
+	Index = "index.html"
+	Docs  = "docs.html"
+)
 
 // Policy is the Content-Security-Policy of the page: its own files, its own server, and sound it made itself.
 const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; " +

@@ -1,9 +1,11 @@
 // The web page in a real browser: what a person with a keyboard, a mouse or a screen reader meets.
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { promisify } from "node:util";
 import { launch, open, root, serve, violations } from "./site.mjs";
 
 const shots = join(root, "build/browser");
@@ -182,11 +184,31 @@ for (const colorScheme of ["light", "dark"]) {
       await page.locator("#journal li").first().waitFor();
       await page.locator("#plan p").first().waitFor();
       await look(page, `cache-${colorScheme}-${width}`);
+      await page.click("nav [href='/docs']");
+      await page.locator("#createSpeech").waitFor();
+      for (const all of await page.locator("#createSpeech summary").all()) await all.click();
+      await look(page, `docs-${colorScheme}-${width}`);
       assert.deepEqual(errors, []);
       await page.close();
     });
   }
 }
+
+test("the page of the API has every route, and its commands work", async () => {
+  const { page, errors } = await open(browser, `${site.url}/docs#createSpeech`);
+  await page.locator("#createSpeech").waitFor();
+  const spec = await (await fetch(`${site.url}/openapi.json`)).json();
+  const routes = Object.values(spec.paths).flatMap((item) => Object.values(item)).map((operation) => operation.operationId);
+  const shown = await page.locator(".route").evaluateAll((all) => all.map((one) => one.id));
+  assert.deepEqual(shown.toSorted(), routes.toSorted());
+  const command = await page.locator("#createSpeech pre").innerText();
+  const { stdout } = await promisify(execFile)("bash", ["-c", `${command.replace("-o speech", "-sS -o -")} | head -c 3`], { encoding: "latin1" });
+  assert.match(stdout, /^(ID3|\xff)/, "it writes an MP3");
+  await page.locator("#contents a", { hasText: "/cache/events" }).click();
+  assert.ok(await page.locator("#cacheEvents h3").isVisible());
+  assert.deepEqual(errors, []);
+  await page.close();
+});
 
 async function look(page, name) {
   await page.screenshot({ path: join(shots, `${name}.png`), fullPage: true });
