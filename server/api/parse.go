@@ -79,8 +79,8 @@ type speechBody struct {
 	speed       float64
 	delivery    delivery
 	cut         *speech.Cut // nil: by the delivery
-	temperature *float32 // of each stage whose own field is missing
-	forget      bool     // hold no generation
+	temperature *float32    // of each stage whose own field is missing
+	forget      bool        // hold no generation
 }
 
 // speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
