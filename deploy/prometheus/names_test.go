@@ -28,6 +28,7 @@ import (
 	"barkd/cgo/memwatch"
 	"barkd/cgo/mock"
 	"barkd/server/metrics"
+	"barkd/server/speech"
 )
 
 // served returns the names of all samples that /metrics can have, and their labels, after one of everything.
@@ -38,7 +39,7 @@ func served(t *testing.T) (names, labels map[string]bool) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, pool.Close(context.Background())) })
 	require.NoError(t, pool.Preload(t.Context(), "barkd/tiny", nil))
-	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 0, 0 }, Level: func(int) memwatch.Level { return 0 }, Slots: func() int { return 1 }})
+	m.Watch(metrics.Watched{Cache: pool, Load: func() (int, int) { return 0, 0 }, Level: func(int) memwatch.Level { return 0 }, Slots: func() int { return 1 }, Audio: speech.NewAudioCache(0)})
 	m.Asked("m", cache.Hit)
 	for _, kind := range []cache.EventKind{cache.EventLoaded, cache.EventFailed, cache.EventStopped, cache.EventEvicted, cache.EventDraining} {
 		m.Decided(cache.Event{Kind: kind, Key: "m"})
