@@ -45,6 +45,7 @@ func served(t *testing.T) (names, labels map[string]bool) {
 		m.Decided(cache.Event{Kind: kind, Key: "m"})
 	}
 	m.Cancelled("queue")
+	m.Refused("overloaded")
 	m.Spoke(1)
 	m.FirstAudio(time.Second)
 	m.Underrun()

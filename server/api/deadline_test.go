@@ -146,6 +146,7 @@ func TestFullQueueOfAModelSaysWhenToComeBackAndLeavesRoomForOthers(t *testing.T)
 	begin("barkd/tiny", 2)
 	r = s.speak(t, `{"model":"barkd/tiny","input":"Hi."}`)
 	assert.Equal(t, 503, r.status, "now both queues are full")
+	assert.Contains(t, string(s.do(t, "GET", "/metrics", "").body), `bark_requests_refused_total{code="overloaded"} 2`)
 	close(release)
 	for range 3 {
 		assert.Equal(t, 200, <-done)

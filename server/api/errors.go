@@ -236,6 +236,10 @@ func (s *Server) refuse(c *fiber.Ctx, err error) error {
 func (s *Server) fail(c *fiber.Ctx, err error) error {
 	e := toError(err, causeOf(c))
 	requestID(c)
+	switch e.Status {
+	case fiber.StatusUnauthorized, fiber.StatusTooManyRequests, fiber.StatusServiceUnavailable, fiber.StatusGatewayTimeout:
+		s.Metrics.Refused(e.Code)
+	}
 	if retryAfter(c, e) {
 		s.hold()
 	}

@@ -8,7 +8,8 @@ import (
 )
 
 // access says who may use a route. What monitors and browsers ask for before anybody could give them a key is open to
-// all, and tells nothing of what is spoken: /health, /livez, /readyz, /metrics, and the page with its files.
+// all, and tells nothing of what is spoken: /health, /livez, /readyz, /metrics, the page with its files, /docs and the
+// document of the API.
 type access int
 
 const (

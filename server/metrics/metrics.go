@@ -25,6 +25,7 @@ type Metrics struct {
 	loads        *prometheus.HistogramVec
 	failures     *prometheus.CounterVec
 	cancelled    *prometheus.CounterVec
+	refused      *prometheus.CounterVec
 	realTime     prometheus.Histogram
 	firstAudio   prometheus.Histogram
 	underruns    prometheus.Counter
@@ -49,6 +50,8 @@ func New() *Metrics {
 			Help: "Loads that failed: error, or stopped because nobody waited any more."}, []string{"model", "cause"}),
 		cancelled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_cancelled_total",
 			Help: "Requests whose client was gone, or that a timeout or a shutdown ended, by the stage they were in."}, []string{"stage"}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_requests_refused_total",
+			Help: "Requests answered 401, 429, 503 or 504, by the code of the error."}, []string{"code"}),
 		realTime: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_real_time_factor",
 			Help: "Seconds of work per second of audio.", Buckets: prometheus.ExponentialBuckets(0.0625, 2, 12)}),
 		firstAudio: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "bark_first_audio_seconds",
@@ -60,7 +63,7 @@ func New() *Metrics {
 		pressureStep: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "bark_pressure_freed_bytes_total",
 			Help: "Bytes given back under pressure, by reaction."}, []string{"reaction"}),
 	}
-	m.registry.MustRegister(m.requests, m.evictions, m.ages, m.loads, m.failures, m.cancelled, m.realTime,
+	m.registry.MustRegister(m.requests, m.evictions, m.ages, m.loads, m.failures, m.cancelled, m.refused, m.realTime,
 		m.firstAudio, m.underruns, m.cleanups, m.pressureStep, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -95,6 +98,9 @@ func (m *Metrics) Decided(e cache.Event) {
 
 // Cancelled counts a request that was ended in a stage.
 func (m *Metrics) Cancelled(stage string) { m.cancelled.WithLabelValues(stage).Inc() }
+
+// Refused counts a request that was refused, by the code of its error, of which there are few.
+func (m *Metrics) Refused(code string) { m.refused.WithLabelValues(code).Inc() }
 
 // Spoke counts a finished request.
 func (m *Metrics) Spoke(realTimeFactor float64) { m.realTime.Observe(realTimeFactor) }
