@@ -68,6 +68,26 @@ func (d *digests) Digest(ctx context.Context, id, of string) (string, error) {
 	}
 }
 
+// Known returns the digest of the model's file as it is now, "" if it has not been read yet.
+func (d *digests) Known(id string) string {
+	src, err := d.resolve(id)
+	if err != nil {
+		return ""
+	}
+	d.mu.Lock()
+	it := d.known[fileVersion{id, src.Version}]
+	d.mu.Unlock()
+	if it == nil {
+		return ""
+	}
+	select {
+	case <-it.done:
+		return it.sum // "" with an error
+	default:
+		return ""
+	}
+}
+
 func (d *digests) learn(at fileVersion, it *digest) {
 	defer close(it.done)
 	if it.sum, it.err = d.read(at); it.err != nil {

@@ -30,13 +30,16 @@ func TestDigestIsReadOnceForEachVersion(t *testing.T) {
 	})
 	defer d.close()
 	want := sha256.Sum256([]byte("one"))
+	assert.Empty(t, d.Known("m"), "nobody has asked")
 	for range 3 {
 		got, err := d.Digest(t.Context(), "m", "v1")
 		require.NoError(t, err)
 		assert.Equal(t, hex.EncodeToString(want[:]), got)
 	}
-	assert.EqualValues(t, 1, opened.Load())
+	assert.Equal(t, hex.EncodeToString(want[:]), d.Known("m"))
 	version = "v2"
+	assert.Empty(t, d.Known("m"), "of the file that is there now")
+	assert.EqualValues(t, 1, opened.Load())
 	_, err := d.Digest(t.Context(), "m", "v1")
 	require.NoError(t, err, "of the model that is still in memory")
 	_, err = d.Digest(t.Context(), "m", "v3")

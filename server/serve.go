@@ -112,7 +112,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 		return err
 	}
 	server := api.New(api.Options{
-		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, Build: version + " " + h.pool.Devices()[0].Detail,
+		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, KnownDigest: h.digests.Known, Build: version + " " + h.pool.Devices()[0].Detail,
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,

@@ -15,7 +15,7 @@ type ollamaModel struct {
 	Model    string        `json:"model"`
 	Modified *time.Time    `json:"modified_at,omitempty"`
 	Size     int64         `json:"size"`
-	Digest   string        `json:"digest"` // "" for one that is not known
+	Digest   string        `json:"digest"` // "" till a request for speech has had it read
 	Details  ollamaDetails `json:"details"`
 	Expires  *time.Time    `json:"expires_at,omitempty"`
 	VRAM     *int64        `json:"size_vram,omitempty"`
@@ -53,7 +53,7 @@ func (s *Server) ollamaPS(c *fiber.Ctx) error {
 		if e.Expires >= 0 {
 			expires = now.Add(e.Expires)
 		}
-		running = append(running, ollamaModel{Name: e.Key, Model: e.Key, Size: bytes.Total(), Details: barkDetails, Expires: &expires, VRAM: &vram})
+		running = append(running, ollamaModel{Name: e.Key, Model: e.Key, Size: bytes.Total(), Digest: s.KnownDigest(e.Key), Details: barkDetails, Expires: &expires, VRAM: &vram})
 	}
 	return c.JSON(fiber.Map{"models": running})
 }
@@ -69,7 +69,7 @@ func (s *Server) ollamaTags(c *fiber.Ctx) error {
 	list := make([]ollamaModel, 0, len(all))
 	for _, m := range all {
 		modified := m.Created // zero for a model in the program itself
-		list = append(list, ollamaModel{Name: m.ID, Model: m.ID, Modified: &modified, Size: m.Bytes, Details: barkDetails})
+		list = append(list, ollamaModel{Name: m.ID, Model: m.ID, Modified: &modified, Size: m.Bytes, Digest: s.KnownDigest(m.ID), Details: barkDetails})
 	}
 	return c.JSON(fiber.Map{"models": list})
 }

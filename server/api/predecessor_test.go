@@ -154,6 +154,7 @@ func TestOllamasProbesAreAnswered(t *testing.T) {
 	m := list.Models[0]
 	assert.Equal(t, "suno/bark", m.Name)
 	assert.Equal(t, m.Name, m.Model)
+	assert.Equal(t, "digest-of-suno/bark", m.Digest)
 	booked := s.pool.Snapshot().Pools[0].Booked
 	assert.Equal(t, booked, m.Size, "as the ledger says, for the only model")
 	assert.Zero(t, *m.VRAM)

@@ -77,15 +77,17 @@ type Options struct {
 	Speaker Speaker
 	Audio   AudioCache
 	// Digest returns the SHA-256 of a version of a model's file, in hexadecimal.
-	Digest    func(ctx context.Context, model, version string) (string, error)
-	Catalogue Catalogue
-	Cache     Cache
-	Machine   Machine
-	Warmup    Warmup
-	Metrics   *metrics.Metrics
-	Log       zerolog.Logger
-	Version   string
-	Backend   string // "native" or "mock"
+	Digest func(ctx context.Context, model, version string) (string, error)
+	// KnownDigest returns that of the file as it is now, "" if it has not been read.
+	KnownDigest func(model string) string
+	Catalogue   Catalogue
+	Cache       Cache
+	Machine     Machine
+	Warmup      Warmup
+	Metrics     *metrics.Metrics
+	Log         zerolog.Logger
+	Version     string
+	Backend     string // "native" or "mock"
 	// Build names what decides on the audio's bits beside model and request: the program and the machine's code path.
 	Build string
 	// ReadyPatience bounds how long readiness waits for the warm-up.
