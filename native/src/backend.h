@@ -34,6 +34,15 @@ struct KvLayer {
   int64_t n_embd = 0;
 };
 
+// What a product does beside the product, so that rows are not written and read once more.
+struct Fused {
+  const float* gamma = nullptr;  // (K): x is layernorm(x, gamma, beta); NULL: x as it is
+  const float* beta = nullptr;   // (K) or NULL
+  bool gelu = false;             // out = gelu(product + bias); not with `add`
+  // Weights of the caller's next product, which may be fetched early; no effect on results.
+  const Matrix* next = nullptr;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -62,16 +71,17 @@ class Backend {
   // may be NULL. In place allowed.
   virtual void layernorm(View out, ConstView x, const float* gamma, const float* beta) = 0;
   // out[t][n] = sum_k x[t][k] * w[n][k] (+ bias[n]) (+ add[t][n]); f32 accumulation in an order
-  // that depends on K alone. bias may be NULL; add.data may be NULL and may be out itself.
-  virtual void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) = 0;
+  // that depends on K alone. bias may be NULL; add.data may be NULL and may be out itself. Norm and
+  // GELU give the bits of layernorm() before and of x/2 * (1 + erf(x / sqrt 2)) after.
+  virtual void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
+                      const Fused& fused = {}) = 0;
   // qkv is (T, 3C): writes K and V of row t to position pos[t] of kv[slot[t]], then out[t] =
   // softmax(q k^T / sqrt(D)) v over positions 0 .. pos[t] of its slot (causal), or over 0 ..
   // n_ctx_used-1 (not causal, n_ctx_used rows being this call's own: positions of one slot, each
   // present once). kv, host memory, has as many entries as the slots need; they may differ in type
-  // and n_ctx. Rows of one slot come in ascending position.
+  // and n_ctx. Rows of one slot come in ascending position. `next` is as Fused::next.
   virtual void attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
-                         int64_t n_head, bool causal) = 0;
-  virtual void gelu(View x) = 0;                // x/2 * (1 + erf(x / sqrt 2)), in place
+                         int64_t n_head, bool causal, const Matrix* next = nullptr) = 0;
   virtual void elu(View out, ConstView x) = 0;  // x > 0 ? x : exp(x) - 1; in place allowed
   virtual void add(View out, ConstView x) = 0;  // out += x
   // Causal convolution, stride 1. x has (k-1)*dilation rows of history in front of row 0 (x.row(-1)

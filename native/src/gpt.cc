@@ -54,21 +54,23 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
   for (int64_t i = 0; i < n_layer; ++i) {
     if (before_block) before_block();
     const BlockWeights& w = weights.blocks[i];
-    backend.layernorm(h, x, w.ln_1.weight, w.ln_1.bias);
-    backend.linear(qkv, h, w.c_attn.weight, w.c_attn.bias, {});
+    const Matrix* next_block = i + 1 < n_layer ? &weights.blocks[i + 1].c_attn.weight : nullptr;
+    backend.linear(qkv, x, w.c_attn.weight, w.c_attn.bias, {},
+                   {w.ln_1.weight, w.ln_1.bias, false, &w.attn_c_proj.weight});
     for (size_t slot = 0; slot < caches.size(); ++slot) layers[slot] = caches[slot].layer(i);
-    backend.attention(h, qkv, layers.data(), rows, weights.n_head, causal);
+    backend.attention(h, qkv, layers.data(), rows, weights.n_head, causal, &w.attn_c_proj.weight);
 
     // Nobody reads the last block's other rows.
     const int64_t from = i == n_layer - 1 ? first : 0;
     const View xs = x.slice(from, n_rows - from);
     const View hs = h.slice(from, n_rows - from);
     const View ms = hidden.slice(from, n_rows - from);
-    backend.linear(xs, hs, w.attn_c_proj.weight, w.attn_c_proj.bias, xs);
-    backend.layernorm(hs, xs, w.ln_2.weight, w.ln_2.bias);
-    backend.linear(ms, hs, w.c_fc.weight, w.c_fc.bias, {});
-    backend.gelu(ms);
-    backend.linear(xs, ms, w.mlp_c_proj.weight, w.mlp_c_proj.bias, xs);
+    backend.linear(xs, hs, w.attn_c_proj.weight, w.attn_c_proj.bias, xs,
+                   {nullptr, nullptr, false, &w.c_fc.weight});
+    backend.linear(ms, xs, w.c_fc.weight, w.c_fc.bias, {},
+                   {w.ln_2.weight, w.ln_2.bias, true, &w.mlp_c_proj.weight});
+    backend.linear(xs, ms, w.mlp_c_proj.weight, w.mlp_c_proj.bias, xs,
+                   {nullptr, nullptr, false, next_block});
   }
 }
 

@@ -188,6 +188,67 @@ TEST_P(Linear, RowsMayOverlapOrHaveGaps) {
   }
 }
 
+// The norm of a product's rows is the norm of its own, and what is read next changes nothing.
+TEST_P(Linear, FusedNormEqualsNormThenProduct) {
+  for (const DType type : weight_types())
+    for (const Shape& s : {Shape{1, 7, 33}, Shape{1, 768, 70}, Shape{3, 130, 9}, Shape{22, 900, 40},
+                           Shape{30, 65, 34}, Shape{100, 48, 66}}) {
+      const Weights w(type, s.n, s.k, 21);
+      const Floats x = normal(s.t * s.k, 22), gamma = normal(s.k, 23), beta = normal(s.k, 24);
+      for (const float* shift : {beta.data(), static_cast<const float*>(nullptr)}) {
+        Floats h(x.size()), apart(static_cast<size_t>(s.t * s.n)), fused(apart.size());
+        backend->layernorm(view(h.data(), s.t, s.k), read(x, s.t, s.k), gamma.data(), shift);
+        backend->linear(view(apart.data(), s.t, s.n), read(h, s.t, s.k), w.matrix, nullptr, {});
+        backend->linear(view(fused.data(), s.t, s.n), read(x, s.t, s.k), w.matrix, nullptr, {},
+                        {gamma.data(), shift, false, &w.matrix});
+        EXPECT_EQ(0, std::memcmp(apart.data(), fused.data(), apart.size() * 4))
+            << dtype_name(type) << " T=" << s.t << " K=" << s.k;
+      }
+    }
+}
+
+double gelu(double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }
+
+// Products by one number of one row: numbers around zero and far out, where exponentials end.
+TEST_P(Linear, FusedGeluIsExact) {
+  Floats x = {0.0f,   -0.0f, 1e-30f, -1e-30f, 1e-8f,   -1e-8f, 87.0f, -87.0f,
+              -87.4f, 88.0f, -88.0f, 100.0f,  -100.0f, 1e30f,  -1e30f};
+  for (int i = -4000; i <= 4000; ++i) x.push_back(static_cast<float>(i) * 0.00491f);
+  const float one = 1;
+  const auto n = static_cast<int64_t>(x.size());
+  Floats y(x.size());
+  backend->linear(view(y.data(), 1, n), view(&one, 1, 1), {x.data(), DType::F32, n, 1, nullptr},
+                  nullptr, {}, {nullptr, nullptr, true, nullptr});
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double expected = gelu(static_cast<double>(x[i]));
+    ASSERT_NEAR(y[i], expected, 1e-6 * std::fabs(expected) + 1e-7) << "at " << x[i];
+  }
+}
+
+// Of every output, in the bits that it has in any company.
+TEST_P(Linear, FusedGeluMeetsEveryOutput) {
+  const int64_t k = 70, n = 101, most = 100;
+  const Floats x = normal(most * k, 25), bias = normal(n, 26);
+  for (const DType type : weight_types()) {
+    const Weights w(type, n, k, 27);
+    Floats plain(static_cast<size_t>(most * n)), whole(plain.size());
+    backend->linear(view(plain.data(), most, n), read(x, most, k), w.matrix, bias.data(), {});
+    const Fused fused = {nullptr, nullptr, true, nullptr};
+    backend->linear(view(whole.data(), most, n), read(x, most, k), w.matrix, bias.data(), {},
+                    fused);
+    for (size_t i = 0; i < plain.size(); ++i) {
+      const double expected = gelu(static_cast<double>(plain[i]));
+      ASSERT_NEAR(whole[i], expected, 1e-6 * std::fabs(expected) + 1e-7) << dtype_name(type);
+    }
+    for (const int64_t count : {1, 3, 25}) {
+      Floats part(static_cast<size_t>(count * n));
+      backend->linear(view(part.data(), count, n), read(x, most, k).slice(40, count), w.matrix,
+                      bias.data(), {}, fused);
+      ASSERT_EQ(0, std::memcmp(part.data(), whole.data() + 40 * n, part.size() * 4));
+    }
+  }
+}
+
 TEST_P(Linear, NoRowsIsNoWork) {
   const Weights w(DType::F32, 3, 4, 17);
   backend->linear(view(static_cast<float*>(nullptr), 0, 3),

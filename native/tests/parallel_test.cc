@@ -26,6 +26,48 @@ TEST(ThreadPool, EveryIndexIsVisitedOnce) {
   }
 }
 
+TEST(ThreadPool, StretchesCoverEveryIndexOnce) {
+  const std::vector<char> memory(1 << 20);
+  for (const int threads : {1, 2, 3, 8, 70}) {
+    ThreadPool pool(threads);
+    for (const int64_t n : {0, 1, 7, 100, 1000})
+      for (const int64_t multiple : {1, 3, 64, 5000}) {
+        const int64_t stretch = pool.stretch(n, multiple);
+        EXPECT_TRUE(stretch >= multiple && stretch % multiple == 0 && stretch * threads >= n);
+        std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
+        pool.for_stretches(n, multiple,
+                           [&](int64_t begin, int64_t end) {
+                             EXPECT_TRUE(begin < end && end <= n && begin % stretch == 0);
+                             for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+                           },
+                           {memory.data(), static_cast<int64_t>(memory.size()), 100000});
+        for (const std::atomic<int>& count : visits) ASSERT_EQ(count.load(), 1);
+      }
+  }
+}
+
+// Nobody takes another's stretch while its thread is about.
+TEST(ThreadPool, ThreadsBeginWithTheirOwnStretch) {
+  constexpr int kThreads = 4;
+  ThreadPool pool(kThreads);
+  std::vector<std::thread::id> first(kThreads);
+  for (int round = 0; round < 50; ++round) {
+    std::mutex mutex;
+    std::condition_variable met;
+    int inside = 0;
+    std::vector<std::thread::id> by(kThreads);
+    pool.for_stretches(kThreads, 1, [&](int64_t i, int64_t) {
+      std::unique_lock<std::mutex> lock(mutex);
+      by[static_cast<size_t>(i)] = std::this_thread::get_id();
+      ++inside;
+      met.notify_all();
+      met.wait(lock, [&] { return inside == kThreads; });
+    });
+    if (round == 0) first = by;
+    EXPECT_EQ(by, first);
+  }
+}
+
 TEST(ThreadPool, CountsTheCallerAsAThread) {
   EXPECT_EQ(ThreadPool(1).n_threads(), 1);
   EXPECT_EQ(ThreadPool(4).n_threads(), 4);
@@ -116,6 +158,9 @@ TEST(ThreadPool, FirstExceptionReachesTheCallerAndThePoolGoesOn) {
       } catch (const std::runtime_error& e) {
         EXPECT_STREQ(e.what(), "piece");
       }
+      EXPECT_THROW(
+          pool.for_stretches(100, 1, [](int64_t, int64_t) { throw std::runtime_error("piece"); }),
+          std::runtime_error);
       std::atomic<int> visits{0};
       pool.parallel_for(20, 1, [&](int64_t, int64_t) { ++visits; });
       ASSERT_EQ(visits, 20);

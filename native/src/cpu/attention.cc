@@ -11,6 +11,8 @@
 namespace barkrt {
 namespace {
 
+constexpr int64_t kMostHeads = 6;  // of single rows, in one piece
+
 // Rows first .. first+count-1 of one slot, attended together so that keys are converted once.
 struct RowGroup {
   int64_t first;
@@ -51,7 +53,7 @@ std::byte* cache_row(const KvLayer& layer, void* half, int64_t head, int64_t pos
 }  // namespace
 
 void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
-                           int64_t n_head, bool causal) {
+                           int64_t n_head, bool causal, const Matrix* next) {
   const int64_t n_embd = out.cols;
   BARKRT_CHECK(rows.count == out.rows && rows.count == qkv.rows);
   BARKRT_CHECK(qkv.cols == 3 * n_embd && n_head > 0 && n_embd % n_head == 0);
@@ -75,7 +77,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
 
   const std::vector<RowGroup> groups = group_rows(rows);
   const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
-  pool_.parallel_for(n_items, 1, [&](int64_t begin, int64_t end) {
+  const auto heads = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       // Last groups first: in a causal call they have the most keys.
       const RowGroup& group = groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
@@ -94,10 +96,18 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       tile.v = cache_row(layer, layer.v, head, 0, head_dim);
       tile.type = static_cast<int32_t>(layer.type), tile.kv_stride = head_dim;
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
+      tile.next = head + 1 < n_head ? cache_row(layer, layer.k, head + 1, 0, head_dim) : tile.k;
       tile.scratch = static_cast<float*>(scratch.data());
       kernels_.attention(tile);
     }
-  });
+  };
+  // Single rows take as long as reading keys and values: some heads in one go.
+  if (rows.count > static_cast<int64_t>(groups.size()))
+    pool_.parallel_for(n_items, 1, heads);
+  else if (n_items <= kMostHeads * pool_.n_threads())
+    pool_.for_stretches(n_items, 1, heads, next ? stretches_of(*next, rows.count) : Ahead{});
+  else
+    pool_.parallel_for(n_items, kMostHeads, heads);
 }
 
 }  // namespace barkrt

@@ -31,10 +31,10 @@ class CpuBackend final : public Backend {
   void embed(View out, const int32_t* ids, const Matrix* tables, int64_t n_tables,
              const Matrix* wpe, const int32_t* pos) override;
   void layernorm(View out, ConstView x, const float* gamma, const float* beta) override;
-  void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) override;
+  void linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
+              const Fused& fused) override;
   void attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows, int64_t n_head,
-                 bool causal) override;
-  void gelu(View x) override;
+                 bool causal, const Matrix* next) override;
   void elu(View out, ConstView x) override;
   void add(View out, ConstView x) override;
   void conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
@@ -45,11 +45,12 @@ class CpuBackend final : public Backend {
   void sample(int32_t* ids, ConstView logits, const SampleParams* params) override;
 
  private:
-  // linear with a bias that repeats every bias_period outputs.
+  // As linear, in f32 arithmetic, with a bias that repeats every bias_period outputs.
   void product(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
                ConstView add);
-  void packed_product(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
-                      int64_t packed_bytes);
+  void tiles(const LinearTile& whole, bool gelu);
+  // What each thread reads of w in a product with so few rows.
+  Ahead stretches_of(const Matrix& w, int64_t rows) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;

@@ -36,6 +36,7 @@ struct LinearTile {
   const float* add;  // (T, N) or NULL; may be out
   int64_t add_stride;
   int64_t t0, t1, n0, n1;
+  const void* next;  // read after this tile, so its beginning is fetched at the end; or NULL
 };
 
 // Rows of one head: out[r] = softmax(q[r] . k[j] * scale) v[j] over j in 0 .. n_keys[r]-1. n_keys
@@ -53,7 +54,8 @@ struct AttentionTile {
   int64_t kv_stride;  // in elements
   int64_t head_dim;
   float scale;
-  float* scratch;  // attention_scratch_floats(most keys, head_dim)
+  const void* next;  // keys read after this tile, whose beginning may be fetched
+  float* scratch;    // attention_scratch_floats(most keys, head_dim)
 };
 constexpr int64_t kAttentionRows = 96;
 constexpr int64_t kAttentionKeys = 32;  // keys converted at a time

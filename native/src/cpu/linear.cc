@@ -12,9 +12,11 @@ constexpr int64_t kRowsPerTile = 96;     // of x: they stay in the second-level 
 constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' weight rows
 // Below so many multiply-adds a tile costs less than handing it to another thread.
 constexpr int64_t kLeastWork = 1 << 16;
-constexpr int64_t kFewRows = 4;            // below, arithmetic takes less long than reading
-constexpr int64_t kLeastPacked = 1 << 14;  // numbers of x
-constexpr int64_t kManyRows = 24;          // from here on arithmetic takes longer than reading
+constexpr int64_t kLeastPrepared = 1 << 14;  // numbers of x
+// Below, arithmetic takes less long than reading the weights, which is fastest in one stretch per
+// thread; with packed rows, and without.
+constexpr int64_t kManyPackedRows = 24;
+constexpr int64_t kManyRows = 4;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -39,61 +41,145 @@ LinearTile whole_tile(View out, ConstView x, const Matrix& w, const float* bias,
   return tile;
 }
 
+bool few_rows(int64_t rows, bool packed) { return rows < (packed ? kManyPackedRows : kManyRows); }
+
+// A thread's stretch of weights is a multiple of so many rows.
+int64_t stretch_rows(const Matrix& w, int64_t rows, bool packed) {
+  return round_up(kLeastWork / std::max<int64_t>(rows * w.cols, 1) + 1, packed ? kPanelOutputs : 8);
+}
+
+// Rows of x as the product reads them: normalised, packed, or both.
+struct Preparation {
+  Preparation(const Kernels& of, ConstView rows, const Matrix& w, const Fused& fused)
+      : kernels(of),
+        x(rows),
+        type(static_cast<int32_t>(w.type)),
+        gamma(fused.gamma),
+        beta(fused.beta),
+        packed_bytes(of.packed_row_bytes(type, w.cols)),
+        row_bytes(packed_bytes > 0 ? packed_bytes
+                  : gamma          ? w.cols * int64_t{sizeof(float)}
+                                   : 0) {}
+
+  bool needed() const { return row_bytes > 0; }
+  bool packed() const { return packed_bytes > 0; }
+  // Working memory: all rows as prepared, and one row's norm on its way to being packed.
+  int64_t norm_bytes() const { return gamma && packed() ? x.cols * int64_t{sizeof(float)} : 0; }
+  int64_t bytes() const { return round_up(x.rows * row_bytes, 64); }
+
+  // Rows begin .. end-1 into `to`, where row 0 is to lie. norm: norm_bytes().
+  void run(void* to, int64_t begin, int64_t end, void* norm) const {
+    for (int64_t r = begin; r < end; ++r) {
+      void* row = static_cast<std::byte*>(to) + r * row_bytes;
+      const float* source = x.row(r);
+      if (gamma) {
+        float* normed = static_cast<float*>(packed() ? norm : row);
+        kernels.layernorm(normed, source, gamma, beta, x.cols);
+        source = normed;
+      }
+      if (packed()) kernels.pack_row(row, source, x.cols, type);
+    }
+  }
+
+  void use(LinearTile& tile, const void* rows) const {
+    if (packed())
+      tile.packed = rows;
+    else
+      tile.x = static_cast<const float*>(rows), tile.x_stride = x.cols;
+  }
+
+  const Kernels& kernels;
+  ConstView x;
+  int32_t type;
+  const float* gamma;
+  const float* beta;
+  int64_t packed_bytes, row_bytes;
+};
+
+void run_tile(const Kernels& kernels, const LinearTile& tile, bool gelu) {
+  kernels.linear(tile);
+  for (int64_t r = tile.t0; gelu && r < tile.t1; ++r)
+    kernels.gelu(tile.out + r * tile.out_stride + tile.n0, tile.n1 - tile.n0);
+}
+
 }  // namespace
 
-void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add) {
-  const int64_t packed_bytes = kernels_.packed_row_bytes(static_cast<int32_t>(w.type), w.cols);
-  if (packed_bytes > 0)
-    packed_product(out, x, w, bias, add, packed_bytes);
+void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
+                        const Fused& fused) {
+  check_product(out, x, w, add);
+  BARKRT_CHECK(!fused.gelu || add.data == nullptr);
+  const Preparation prepare(kernels_, x, w, fused);
+  LinearTile whole = whole_tile(out, x, w, bias, w.rows, add);
+  const bool few = few_rows(x.rows, prepare.packed());
+  // Few numbers are prepared by each thread for itself.
+  const bool by_each = few && prepare.needed() && x.rows * x.cols <= kLeastPrepared;
+  const int64_t each_bytes = by_each ? prepare.bytes() : 0;
+
+  const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
+  if (prepare.needed() && !by_each) {
+    pool_.parallel_for(x.rows, kLeastPrepared / std::max<int64_t>(w.cols, 1) + 1,
+                       [&](int64_t begin, int64_t end) {
+                         const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
+                         prepare.run(shared.data(), begin, end, norm.data());
+                       });
+    prepare.use(whole, shared.data());
+  }
+  const int64_t panel = prepare.packed() ? panel_bytes(w.cols * dtype_bytes(w.type)) : 0;
+  const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
+  const auto outputs = [&](int64_t begin, int64_t end) {
+    const ScratchPool::Lease own = scratch_.take(each_bytes + prepare.norm_bytes() + panel);
+    std::byte* const area = static_cast<std::byte*>(own.data());
+    LinearTile tile = whole;
+    if (by_each) {
+      prepare.run(area, 0, x.rows, area + each_bytes + panel);
+      prepare.use(tile, area);
+    }
+    tile.panel = area + each_bytes;
+    tile.n0 = begin, tile.n1 = end;
+    tile.next = ahead.of(begin / pool_.stretch(w.rows, stretch_rows(w, x.rows, prepare.packed())));
+    run_tile(kernels_, tile, fused.gelu);
+  };
+  if (few)
+    pool_.for_stretches(w.rows, stretch_rows(w, x.rows, prepare.packed()), outputs, ahead);
+  else if (prepare.packed())  // pieces of a panel, each with all rows: weights are turned once
+    pool_.parallel_for(w.rows, kPanelOutputs, outputs);
   else
-    product(out, x, w, bias, w.rows, add);
+    tiles(whole, fused.gelu);
+}
+
+Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
+  const bool packed = kernels_.packed_row_bytes(static_cast<int32_t>(w.type), w.cols) > 0;
+  const int64_t row_bytes = w.cols * dtype_bytes(w.type);
+  return {w.data, w.rows * row_bytes,
+          pool_.stretch(w.rows, stretch_rows(w, rows, packed)) * row_bytes};
 }
 
 // Rows stay near while tiles of outputs go by.
-void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bias,
-                         int64_t bias_period, ConstView add) {
-  check_product(out, x, w, add);
-  const LinearTile whole = whole_tile(out, x, w, bias, bias_period, add);
-  const int64_t row_tiles = (x.rows + kRowsPerTile - 1) / kRowsPerTile;
-  const int64_t tile_rows = std::min(x.rows, kRowsPerTile);
-  // Few rows: one stretch of weights per thread, as below.
-  const int64_t least = x.rows < kFewRows ? w.rows / pool_.n_threads() + 1 : kOutputsPerTile;
+void CpuBackend::tiles(const LinearTile& whole, bool gelu) {
+  const int64_t row_tiles = (whole.t1 + kRowsPerTile - 1) / kRowsPerTile;
+  const int64_t tile_work = std::min(whole.t1, kRowsPerTile) * whole.k;
   const int64_t outputs =
-      round_up(std::max(least, kLeastWork / std::max<int64_t>(tile_rows * w.cols, 1) + 1), 8);
-  const int64_t output_tiles = (w.rows + outputs - 1) / outputs;
+      std::max(kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, 8));
+  const int64_t output_tiles = (whole.n1 + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       LinearTile tile = whole;
       tile.t0 = i / output_tiles * kRowsPerTile;
-      tile.t1 = std::min(tile.t0 + kRowsPerTile, x.rows);
+      tile.t1 = std::min(tile.t0 + kRowsPerTile, whole.t1);
       tile.n0 = i % output_tiles * outputs;
-      tile.n1 = std::min(tile.n0 + outputs, w.rows);
-      kernels_.linear(tile);
+      tile.n1 = std::min(tile.n0 + outputs, whole.n1);
+      run_tile(kernels_, tile, gelu);
     }
   });
 }
 
-// Rows are packed first, all of them for all threads; then each tile of outputs meets all rows, so
-// that weights are turned once.
-void CpuBackend::packed_product(View out, ConstView x, const Matrix& w, const float* bias,
-                                ConstView add, int64_t packed_bytes) {
+void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bias,
+                         int64_t bias_period, ConstView add) {
   check_product(out, x, w, add);
-  const ScratchPool::Lease packed = scratch_.take(x.rows * packed_bytes);
-  LinearTile whole = whole_tile(out, x, w, bias, w.rows, add);
-  whole.packed = packed.data();
-  pool_.parallel_for(
-      x.rows, kLeastPacked / std::max<int64_t>(w.cols, 1) + 1, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; ++r)
-          kernels_.pack_row(static_cast<std::byte*>(packed.data()) + r * packed_bytes, x.row(r),
-                            w.cols, whole.type);
-      });
-  // Few rows take as long as reading the weights, which is fastest in one stretch per thread. Many:
-  // pieces of a panel, for threads that come late or are held up.
-  const int64_t least = x.rows < kManyRows ? w.rows / pool_.n_threads() + 1 : 1;
-  pool_.parallel_for(w.rows, round_up(least, kPanelOutputs), [&](int64_t begin, int64_t end) {
-    const ScratchPool::Lease panel = scratch_.take(panel_bytes(w.cols * dtype_bytes(w.type)));
+  const LinearTile whole = whole_tile(out, x, w, bias, bias_period, add);
+  if (!few_rows(x.rows, false)) return tiles(whole, false);
+  pool_.for_stretches(w.rows, stretch_rows(w, x.rows, false), [&](int64_t begin, int64_t end) {
     LinearTile tile = whole;
-    tile.panel = panel.data();
     tile.n0 = begin, tile.n1 = end;
     kernels_.linear(tile);
   });

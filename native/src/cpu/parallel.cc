@@ -26,14 +26,42 @@ void pause() {
 #endif
 }
 
+// What a waiting thread still has to fetch of Ahead.
+class Fetch {
+ public:
+  Fetch() = default;
+  Fetch(const Ahead& ahead, int thread) {
+    next_ = ahead.of(thread);
+    if (!next_) return;
+    left_ =
+        std::min({ahead.stretch, ahead.bytes - thread * ahead.stretch, kMostFetched}) / kCacheLine;
+  }
+
+  // Asks for some lines; false when there are none left.
+  bool some() {
+    if (left_ <= 0) return false;
+    for (int i = 0; i < kLinesPerLook; ++i, next_ += kCacheLine) __builtin_prefetch(next_, 0, 2);
+    left_ -= kLinesPerLook;
+    return true;
+  }
+
+ private:
+  static constexpr int64_t kCacheLine = 64;
+  static constexpr int64_t kMostFetched = 384 << 10;  // a part of a second-level cache
+  static constexpr int kLinesPerLook = 4;
+
+  const char* next_ = nullptr;
+  int64_t left_ = 0;  // lines
+};
+
 // False when `happened` stayed false.
 template <class F>
-bool look_around(const F& happened) {
+bool look_around(const F& happened, Fetch& fetch) {
   const auto start = std::chrono::steady_clock::now();
   for (;;) {
     for (int i = 0; i < kLooksPerTime; ++i) {
       if (happened()) return true;
-      pause();
+      if (!fetch.some()) pause();
     }
     const auto elapsed = std::chrono::steady_clock::now() - start;
     if (elapsed > kLookAround) return false;
@@ -62,12 +90,37 @@ std::unique_lock<std::mutex> lock_soon(std::mutex& mutex) {
 //      sleeps it learns from the pool: of "n_inside falls" and "n_waiting_ rises" one comes first,
 //      and whoever comes second sees the other.
 struct ThreadPool::Loop {
-  Loop(int64_t count, int64_t piece, const Body& of) : n(count), grain(piece), body(of) {}
+  Loop(int64_t count, int64_t piece, const Body& of, const Ahead& reads_next, bool own)
+      : n(count),
+        grain(piece),
+        n_pieces((n + grain - 1) / grain),
+        body(of),
+        ahead(reads_next),
+        own_first(own && n_pieces <= kMostOwned) {}
+
+  bool has_pieces() const {
+    return own_first ? taken.load(std::memory_order_relaxed) != all_taken()
+                     : next.load(std::memory_order_relaxed) < n;
+  }
+  void take_all() {
+    if (own_first)
+      taken.store(all_taken(), std::memory_order_relaxed);
+    else
+      next.store(n, std::memory_order_relaxed);
+  }
+  uint64_t all_taken() const { return (uint64_t{1} << n_pieces) - 1; }
+  void do_piece(int64_t begin) const { body.call(body.fn, begin, std::min(begin + grain, n)); }
+
+  static constexpr int64_t kMostOwned = 63;  // bits of `taken`
 
   const int64_t n;
   const int64_t grain;
+  const int64_t n_pieces;
   const Body& body;
-  std::atomic<int64_t> next{0};
+  const Ahead ahead;
+  const bool own_first;
+  std::atomic<int64_t> next{0};    // first number not taken; without own_first
+  std::atomic<uint64_t> taken{0};  // pieces, a bit each; with own_first
   std::atomic<int> n_inside{0};
   std::exception_ptr error;  // the first one; guarded by mutex_
 };
@@ -75,7 +128,7 @@ struct ThreadPool::Loop {
 ThreadPool::ThreadPool(int n_threads) {
   workers_.reserve(static_cast<size_t>(std::max(n_threads - 1, 0)));
   try {
-    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this] { work(); });
+    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
   } catch (const std::system_error& e) {
     const int started = static_cast<int>(workers_.size());
     stop();
@@ -100,7 +153,7 @@ void ThreadPool::stop() {
 ThreadPool::Loop* ThreadPool::enter() {
   const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
   for (Loop* loop : loops_)
-    if (loop->next.load(std::memory_order_relaxed) < loop->n) {
+    if (loop->has_pieces()) {
       loop->n_inside.fetch_add(1);
       return loop;
     }
@@ -108,15 +161,24 @@ ThreadPool::Loop* ThreadPool::enter() {
 }
 
 // Takes pieces of `loop` until none is left. An exception takes the rest away from everybody.
-void ThreadPool::join(Loop& loop) {
+void ThreadPool::join(Loop& loop, int me) {
   try {
+    if (loop.own_first) {
+      for (int64_t i = 0; i < loop.n_pieces; ++i) {
+        const int64_t piece = (me + i) % loop.n_pieces;
+        const uint64_t bit = uint64_t{1} << piece;
+        if ((loop.taken.fetch_or(bit, std::memory_order_relaxed) & bit) == 0)
+          loop.do_piece(piece * loop.grain);
+      }
+      return;
+    }
     for (;;) {
       const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
       if (begin >= loop.n) return;
-      loop.body.call(loop.body.fn, begin, std::min(begin + loop.grain, loop.n));
+      loop.do_piece(begin);
     }
   } catch (...) {
-    loop.next.store(loop.n, std::memory_order_relaxed);
+    loop.take_all();
     std::lock_guard<std::mutex> lock(mutex_);
     if (!loop.error) loop.error = std::current_exception();
   }
@@ -128,15 +190,18 @@ void ThreadPool::leave(Loop& loop) {
   left_.notify_all();
 }
 
-void ThreadPool::work() {
+void ThreadPool::work(int me) {
+  Fetch fetch;
   for (;;) {
     const uint32_t seen = n_listed_.load();
     if (Loop* loop = enter()) {
-      join(*loop);
+      fetch = Fetch(loop->ahead, me);
+      join(*loop, me);
       leave(*loop);
       continue;
     }
-    if (look_around([&] { return n_listed_.load(std::memory_order_relaxed) != seen; })) continue;
+    const auto listed = [&] { return n_listed_.load(std::memory_order_relaxed) != seen; };
+    if (look_around(listed, fetch)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     ++n_asleep_;
     wake_.wait(lock, [&] { return stopping_ || n_listed_.load() != seen; });
@@ -145,7 +210,8 @@ void ThreadPool::work() {
   }
 }
 
-void ThreadPool::run(int64_t n, int64_t grain, const Body& body) {
+void ThreadPool::run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead,
+                     bool own_first) {
   BARKRT_CHECK(grain > 0);
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) {
@@ -153,22 +219,23 @@ void ThreadPool::run(int64_t n, int64_t grain, const Body& body) {
       body.call(body.fn, begin, std::min(begin + grain, n));
     return;
   }
-  Loop loop(n, grain, body);
+  Loop loop(n, grain, body, ahead, own_first);
   int64_t to_wake = 0;
   {
     const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
     loops_.push_back(&loop);
     n_listed_.fetch_add(1);
-    to_wake = std::min<int64_t>(n_asleep_, (n + grain - 1) / grain - 1);
+    to_wake = std::min<int64_t>(n_asleep_, loop.n_pieces - 1);
   }
   for (; to_wake > 0; --to_wake) wake_.notify_one();
-  join(loop);
+  join(loop, 0);
   {
     const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
     loops_.erase(std::find(loops_.begin(), loops_.end(), &loop));
   }
   const auto all_left = [&] { return loop.n_inside.load() == 0; };
-  if (!look_around(all_left)) {
+  Fetch fetch(ahead, 0);
+  if (!look_around(all_left, fetch)) {
     std::unique_lock<std::mutex> lock(mutex_);
     n_waiting_.fetch_add(1);
     left_.wait(lock, all_left);

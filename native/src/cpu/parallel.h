@@ -1,6 +1,7 @@
 // parallel.h: the CPU backend's threads.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -10,10 +11,26 @@
 
 namespace barkrt {
 
+// Memory that the next loop reads, cut into the stretches of its threads: thread i begins at byte
+// i * stretch. Whether and how much of it is fetched changes no result.
+struct Ahead {
+  const void* data = nullptr;
+  int64_t bytes = 0;
+  int64_t stretch = 0;
+
+  // Where thread i begins; NULL when nothing is its.
+  const char* of(int64_t i) const {
+    return i * stretch < bytes ? static_cast<const char*>(data) + i * stretch : nullptr;
+  }
+};
+
 // A fixed set of threads that help callers through loops. Several callers may have loops running at
 // once: each works on its own, and idle threads join any loop with work left. Who waits looks
 // around for some tens of microseconds, in which the next loop of a running model comes, and then
 // sleeps.
+//
+// What is read by the loop after this one can be named: then those who wait fetch the beginning of
+// their stretch of it into their caches.
 class ThreadPool {
  public:
   // n_threads counts the caller: n_threads - 1 are started. Throws Device when one cannot be.
@@ -28,10 +45,21 @@ class ThreadPool {
   // when all are done. Which thread gets which piece is open, so a result must not depend on it.
   // The first exception ends the loop early and is thrown here.
   template <class F>
-  void parallel_for(int64_t n, int64_t grain, const F& fn) {
-    run(n, grain, {&fn, [](const void* f, int64_t begin, int64_t end) {
-                     (*static_cast<const F*>(f))(begin, end);
-                   }});
+  void parallel_for(int64_t n, int64_t grain, const F& fn, const Ahead& ahead = {}) {
+    run(n, grain, body_of(fn), ahead, false);
+  }
+
+  // As parallel_for with the pieces of stretch(n, multiple): each thread begins with its own, which
+  // is the same one in every loop, and takes another's only if nobody has begun it.
+  template <class F>
+  void for_stretches(int64_t n, int64_t multiple, const F& fn, const Ahead& ahead = {}) {
+    run(n, stretch(n, multiple), body_of(fn), ahead, true);
+  }
+
+  // Length of the pieces that share [0, n) out evenly, a multiple of `multiple`.
+  int64_t stretch(int64_t n, int64_t multiple) const {
+    const int64_t even = (n + n_threads() - 1) / n_threads();
+    return std::max<int64_t>((even + multiple - 1) / multiple * multiple, multiple);
   }
 
  private:
@@ -39,12 +67,18 @@ class ThreadPool {
     const void* fn;
     void (*call)(const void* fn, int64_t begin, int64_t end);
   };
+  template <class F>
+  static Body body_of(const F& fn) {
+    return {&fn, [](const void* f, int64_t begin, int64_t end) {
+              (*static_cast<const F*>(f))(begin, end);
+            }};
+  }
   struct Loop;
 
-  void run(int64_t n, int64_t grain, const Body& body);
-  void work();
+  void run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first);
+  void work(int me);
   Loop* enter();
-  void join(Loop& loop);
+  void join(Loop& loop, int me);
   void leave(Loop& loop);
   void stop();
 

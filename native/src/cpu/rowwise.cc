@@ -56,12 +56,6 @@ void CpuBackend::layernorm(View out, ConstView x, const float* gamma, const floa
   });
 }
 
-void CpuBackend::gelu(View x) {
-  pool_.parallel_for(x.rows, rows_per_piece(x.cols), [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) kernels_.gelu(x.row(t), x.cols);
-  });
-}
-
 void CpuBackend::elu(View out, ConstView x) {
   BARKRT_CHECK(out.rows == x.rows && out.cols == x.cols);
   pool_.parallel_for(x.rows, rows_per_piece(x.cols), [&](int64_t begin, int64_t end) {
