@@ -118,7 +118,8 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
                            (causal ? " causal" : "");
   const double bytes = 2 * static_cast<double>((past + t) * n_embd * dtype_bytes(type));
   const KvLayer layer{k.data(), v.data(), type, n_ctx, n_embd};
-  b.report(name, 2 * keys * static_cast<double>(t * n_embd), b.roofs.f32, bytes, bytes, [&] {
+  const double peak = type == DType::BF16 ? b.roofs.peak(type) : b.roofs.f32;
+  b.report(name, 2 * keys * static_cast<double>(t * n_embd), peak, bytes, bytes, [&] {
     b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), &layer,
                          Rows{t, slot.data(), pos.data()}, n_head, causal);
   });
@@ -215,6 +216,7 @@ void run(const Bench& b) {
     bench_attention(b, type, 1024, 0, false);
   }
   bench_batch_attention(b, 16, 512);
+  bench_attention(b, DType::BF16, 1024, 0, false);
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);
   bench_rowwise(b, 1024, 3072);

@@ -26,15 +26,17 @@ struct Gpt {
                   bytes_of(b.c_fc.weight) + bytes_of(b.mlp_c_proj.weight);
   }
 
-  // `rows` rows that see `keys` keys in all. Of the last block only `wanted` rows are needed, and
-  // of those that are not, keys and values alone.
-  double pass_seconds(const Roofs& roofs, double rows, double keys, double wanted) const {
+  // `rows` rows that see `keys` keys in all, by operations of attention_type. Of the last block
+  // only `wanted` rows are needed, and of those that are not, keys and values alone.
+  double pass_seconds(const Roofs& roofs, double rows, double keys, double wanted,
+                      DType attention_type = DType::F32) const {
     const double whole = n_layer - 1 + wanted / rows;
     const double products =
         2 * rows * (attn * (n_layer - 1) + attn * (2 + wanted / rows) / 3 + rest * whole);
     const double attention = 4 * n_embd * keys * whole;
     const double bytes = n_layer * block_bytes;
-    return std::max(products / roofs.peak(type) + attention / roofs.f32, bytes / roofs.read(bytes));
+    return std::max(products / roofs.peak(type) + attention / roofs.peak(attention_type),
+                    bytes / roofs.read(bytes));
   }
 
   // One row that sees n_keys halves of keys and values and evaluates `head`.
@@ -105,12 +107,13 @@ void add_fine(StageBounds& bounds, const Model& model, const Roofs& roofs, int64
   const double rows = static_cast<double>(c.input_length);
   const double head = size_of(w.lm_head[0].slice(0, model.config().codebook_size));
   const int64_t passes = c.n_fine_codebook - model.config().coarse.n_codebook;
+  const DType attention = gpt.type == DType::F32 ? DType::F32 : DType::BF16;
   const int64_t n_history = voice ? std::min(c.history_length, voice->fine.n_frames) : 0;
   for (const FineWindow& window : fine_windows(c, n_history, n_frames)) {
     const double wanted = rows - static_cast<double>(window.relative);
-    bounds.fine +=
-        static_cast<double>(passes) * (gpt.pass_seconds(roofs, rows, rows * rows, wanted) +
-                                       2 * wanted * head / roofs.peak(gpt.type));
+    bounds.fine += static_cast<double>(passes) *
+                   (gpt.pass_seconds(roofs, rows, rows * rows, wanted, attention) +
+                    2 * wanted * head / roofs.peak(gpt.type));
   }
 }
 

@@ -29,7 +29,9 @@ struct Rows {
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;
-  DType type = DType::F16;  // F16 or F32
+  // F16 or F32. BF16 for calls that are not causal: their queries and weights may be rounded to
+  // bf16 too, and what lies in the layer is then in an order of the device's own.
+  DType type = DType::F16;
   int64_t n_ctx = 0;
   int64_t n_embd = 0;
 };

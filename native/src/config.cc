@@ -68,6 +68,7 @@ GptConfig read_gpt(const Gguf& gguf, const char* name, bool causal) {
   c.n_vocab_out = s.integer("n_vocab_out", 1, kMaxId);
   c.linear_bias = s.flag("bias");
   c.norm_bias = !causal || c.linear_bias;
+  if (const GgufTensor* t = gguf.find(c.name + ".h.0.mlp.c_fc.weight")) c.matrix_type = t->type;
   c.hf.temperature = s.real("hf.temperature", 0, FLT_MAX);
   if (causal) {
     c.hf.top_k = static_cast<int32_t>(s.integer("hf.top_k", 0, INT32_MAX));

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "tensor.h"
+
 namespace barkrt {
 
 class Gguf;
@@ -28,6 +30,7 @@ struct GptConfig {
   int64_t n_vocab_out = 0;
   bool linear_bias = false;
   bool norm_bias = false;
+  DType matrix_type = DType::F32;  // of the first block's c_fc, and as a rule of all
   HfSampling hf;
 };
 

@@ -42,7 +42,7 @@ struct GptWeights {
 // One sequence's keys and values of every layer, in one block of device memory, borrowed.
 struct KvCache {
   std::byte* base = nullptr;
-  DType type = DType::F16;  // F16 or F32
+  DType type = DType::F16;  // as KvLayer's
   int64_t n_layer = 0;      // 1 for a stage without a cache: all layers overwrite the same rows
   int64_t n_ctx = 0;
   int64_t n_embd = 0;

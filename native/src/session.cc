@@ -55,7 +55,9 @@ SessionMemory SessionMemory::plan(const Config& config, DType kv_type) {
   m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, c.n_ctx(), c.gpt.n_embd};
   m.fine.scratch =
       GptScratch::plan(f.gpt.n_embd, f.input_length, f.input_length, config.codebook_size);
-  m.fine.kv = {nullptr, DType::F32, 1, f.input_length, f.gpt.n_embd};
+  // Exact where the weights are, or where the caller wants exact caches.
+  const bool exact = f.gpt.matrix_type == DType::F32 || kv_type == DType::F32;
+  m.fine.kv = {nullptr, exact ? DType::F32 : DType::BF16, 1, f.input_length, f.gpt.n_embd};
   m.codec = CodecPlan::make(config.codec);
   return m;
 }

@@ -29,6 +29,7 @@ struct Cache {
     float full;
     std::memcpy(&half, bytes.data() + i, 2);
     if (type == DType::F16) return f16_value(half);
+    if (type == DType::BF16) return bf16_value(half);
     std::memcpy(&full, bytes.data() + i, 4);
     return static_cast<double>(full);
   }
@@ -110,6 +111,62 @@ TEST_P(Attention, EqualsDoublePrecision) {
       for (const Case& c : {Case{1, 1, 1}, Case{1, 7, 33}, Case{2, 8, 3}, Case{3, 20, 70},
                             Case{2, 64, 130}, Case{1, 72, 100}, Case{1, 33, 7}})
         expect_attention(*backend, c, type, causal);
+}
+
+// Keys, values, queries and weights rounded to bf16, half a unit in the last place each: 2^-9 of a
+// value below 5; a score of magnitude up to 10 moves by 2^-8 of the sum of its terms' magnitudes,
+// here below 60 / sqrt(64), which is the relative error of a weight.
+TEST_P(Attention, InBf16IsNearDoublePrecision) {
+  for (const Case& c :
+       {Case{1, 7, 33}, Case{3, 20, 70}, Case{1, 32, 1}, Case{2, 64, 130}, Case{1, 64, 300},
+        Case{2, 96, 37}, Case{2, 80, 60}, Case{1, 16, 20}, Case{1, 33, 7}}) {
+    SCOPED_TRACE("heads=" + std::to_string(c.n_head) + " D=" + std::to_string(c.head_dim) +
+                 " T=" + std::to_string(c.rows));
+    const int64_t n_embd = c.n_head * c.head_dim;
+    for (const int64_t n_ctx : {(c.rows + 31) / 32 * 32, c.rows + 3}) {
+      Cache exact(DType::F32, n_ctx, n_embd, c.n_head);
+      Cache rounded(DType::BF16, n_ctx, n_embd, c.n_head);
+      const Floats qkv = normal(c.rows * 3 * n_embd, 25);
+      Floats out(static_cast<size_t>(c.rows * n_embd), NAN), near(out.size(), NAN);
+      const std::vector<int32_t> slot(static_cast<size_t>(c.rows), 0);
+      std::vector<int32_t> pos;
+      for (int32_t t = 0; t < c.rows; ++t) pos.push_back(t);
+      const Rows rows{c.rows, slot.data(), pos.data()};
+      backend->attention(view(out.data(), c.rows, n_embd), read(qkv, c.rows, 3 * n_embd),
+                         &exact.layer, rows, c.n_head, false);
+      backend->attention(view(near.data(), c.rows, n_embd), read(qkv, c.rows, 3 * n_embd),
+                         &rounded.layer, rows, c.n_head, false);
+      double square = 0;
+      for (size_t i = 0; i < out.size(); ++i) {
+        const double error = static_cast<double>(near[i]) - static_cast<double>(out[i]);
+        ASSERT_LT(std::fabs(error), 5 * 0x1p-5) << "number " << i;
+        square += error * error;
+      }
+      EXPECT_LT(std::sqrt(square / static_cast<double>(out.size())), 0x1p-7);
+      EXPECT_GT(square, c.rows == 1 && c.head_dim == 1 ? -1.0 : 0.0) << "nothing was rounded";
+    }
+  }
+}
+
+// A row's bits depend on its keys and on nothing else: not on the rows beside it, nor on threads.
+TEST_P(Attention, InBf16BitsDoNotDependOnThreads) {
+  const int64_t n_head = 2, n_embd = 2 * 64, rows = 230, n_ctx = 256;
+  const Floats qkv = normal(rows * 3 * n_embd, 26);
+  const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
+  std::vector<int32_t> pos;
+  for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
+  Floats first;
+  for (const int threads : {1, 2, 3, 8}) {
+    Cache cache(DType::BF16, n_ctx, n_embd, n_head);
+    std::fill(cache.v.begin(), cache.v.end(), std::byte{0xff});  // NaN beyond the rows
+    std::fill(cache.k.begin(), cache.k.end(), std::byte{0xff});
+    Floats out(static_cast<size_t>(rows * n_embd));
+    with_threads(threads)->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
+                                     &cache.layer, {rows, slot.data(), pos.data()}, n_head, false);
+    if (first.empty()) first = out;
+    EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
+  }
+  for (const float y : first) ASSERT_TRUE(std::isfinite(y));
 }
 
 // Prefill of all rows, prefill in pieces, and one row at a time give the same bits.

@@ -38,7 +38,8 @@ void check_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bool causal
     BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0);
     const KvLayer& layer = kv[rows.slot[t]];
     BARKRT_CHECK(rows.pos[t] < layer.n_ctx && layer.n_embd == n_embd);
-    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32);
+    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32 ||
+                 (layer.type == DType::BF16 && !causal));
     BARKRT_CHECK(causal || (rows.slot[t] == rows.slot[0] && rows.pos[t] < rows.count));
   }
 }
@@ -50,6 +51,27 @@ std::byte* cache_row(const KvLayer& layer, void* half, int64_t head, int64_t pos
          (head * layer.n_ctx + pos) * head_dim * dtype_bytes(layer.type);
 }
 
+// Whether these rows attend by products of bf16 pairs.
+bool by_pairs(const Kernels& kernels, const KvLayer& layer, int64_t head_dim) {
+  return layer.type == DType::BF16 && kernels.attention_pairs && head_dim % 16 == 0 &&
+         layer.n_ctx % 32 == 0;
+}
+
+void append_row(const Kernels& kernels, const KvLayer& layer, int64_t n_head, int64_t pos,
+                const float* qkv) {
+  const int64_t head_dim = layer.n_embd / n_head;
+  for (int64_t i = 0; i < 2 * n_head; ++i) {
+    const float* src = qkv + layer.n_embd + i * head_dim;  // keys of all heads, then values
+    std::byte* dst = cache_row(layer, i < n_head ? layer.k : layer.v, i % n_head, pos, head_dim);
+    if (layer.type == DType::F16)
+      kernels.to_f16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
+    else if (layer.type == DType::BF16)
+      kernels.to_bf16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
+    else
+      std::memcpy(dst, src, static_cast<size_t>(head_dim) * sizeof(float));
+  }
+}
+
 }  // namespace
 
 void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
@@ -58,22 +80,27 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   BARKRT_CHECK(rows.count == out.rows && rows.count == qkv.rows);
   BARKRT_CHECK(qkv.cols == 3 * n_embd && n_head > 0 && n_embd % n_head == 0);
   check_rows(kv, rows, n_embd, causal);
+  if (rows.count == 0) return;
 
   const int64_t head_dim = n_embd / n_head;
-  pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const KvLayer& layer = kv[rows.slot[t]];
-      for (int64_t i = 0; i < 2 * n_head; ++i) {
-        const float* src = qkv.row(t) + n_embd + i * head_dim;  // keys of all heads, then values
-        std::byte* dst =
-            cache_row(layer, i < n_head ? layer.k : layer.v, i % n_head, rows.pos[t], head_dim);
-        if (layer.type == DType::F16)
-          kernels_.to_f16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
-        else
-          std::memcpy(dst, src, static_cast<size_t>(head_dim) * sizeof(float));
-      }
-    }
-  });
+  const bool pairs = by_pairs(kernels_, kv[rows.slot[0]], head_dim);
+  constexpr int64_t kBlock = 32;
+  if (pairs)  // not causal, so row t is position t
+    pool_.parallel_for((rows.count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin * kBlock; t < std::min(end * kBlock, rows.count); t += kBlock)
+        for (int64_t head = 0; head < n_head; ++head) {
+          const KvLayer& layer = kv[rows.slot[0]];
+          const float* keys = qkv.row(t) + n_embd + head * head_dim;
+          kernels_.pack_pairs(cache_row(layer, layer.k, head, t, head_dim),
+                              cache_row(layer, layer.v, head, t, head_dim), keys, keys + n_embd,
+                              qkv.stride, std::min(kBlock, rows.count - t), head_dim);
+        }
+    });
+  else
+    pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        append_row(kernels_, kv[rows.slot[t]], n_head, rows.pos[t], qkv.row(t));
+    });
 
   const std::vector<RowGroup> groups = group_rows(rows);
   const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
@@ -98,7 +125,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
       tile.next = head + 1 < n_head ? cache_row(layer, layer.k, head + 1, 0, head_dim) : tile.k;
       tile.scratch = static_cast<float*>(scratch.data());
-      kernels_.attention(tile);
+      pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
     }
   };
   // Single rows take as long as reading keys and values: some heads in one go.

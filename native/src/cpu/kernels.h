@@ -48,7 +48,7 @@ struct AttentionTile {
   int64_t q_stride;
   const int32_t* n_keys;  // (R)
   int64_t rows;           // at most kAttentionRows
-  const void* k;          // (n_ctx, D), F16 or F32
+  const void* k;          // (n_ctx, D), F16, BF16 or F32
   const void* v;
   int32_t type;
   int64_t kv_stride;  // in elements
@@ -82,8 +82,16 @@ struct Kernels {
   int64_t (*packed_row_bytes)(int32_t type, int64_t k);
   void (*pack_row)(void* packed, const float* x, int64_t k, int32_t type);
   void (*attention)(const AttentionTile& tile);
+  // Attention by products of bf16 pairs, NULL where there are none: of rows that all see the same
+  // keys, with a head_dim that is a multiple of 16 and an n_ctx that is one of 32. pack_pairs puts
+  // `count` rows of one head, from a multiple of 32 on, into keys and values, each 32 * head_dim
+  // numbers of bf16 in an order of its own, which attention_pairs reads.
+  void (*pack_pairs)(void* keys, void* values, const float* k, const float* v, int64_t stride,
+                     int64_t count, int64_t head_dim);
+  void (*attention_pairs)(const AttentionTile& tile);
   // dst[i] = src[i] rounded to nearest even.
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
+  void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
   // out[i] = (first ? 0 : out[i]) + scale * row[i].
   void (*add_row)(float* out, const void* row, int32_t type, float scale, int64_t n, bool first);
   void (*layernorm)(float* out, const float* x, const float* gamma, const float* beta, int64_t n);

@@ -82,6 +82,12 @@ inline void transpose(float* out, int64_t out_stride, const float* in, int64_t i
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
+#if defined(__AVX512BF16__)
+#include "cpu/kernels_attention_pairs.inc"
+#else
+constexpr decltype(Kernels::pack_pairs) pack_pairs = nullptr;
+constexpr decltype(Kernels::attention_pairs) attention_pairs = nullptr;
+#endif
 #if defined(__AVX512VNNI__)
 #include "cpu/kernels_panel.inc"
 
@@ -107,9 +113,9 @@ const Kernels kKernelsAvx512Vnni = {"avx512_vnni",
 #else
 const Kernels kKernelsAvx512 = {"avx512",
 #endif
-                                    kLanes,        linear_of_any, packed_row_bytes,
-                                    pack_row,      attention,     to_f16,
-                                    add_row,       layernorm,     gelu,
+                                    kLanes,        linear_of_any, packed_row_bytes, pack_row,
+                                    attention,     pack_pairs,    attention_pairs,  to_f16,
+                                    to_bf16,       add_row,       layernorm,        gelu,
                                     elu,           add,           lstm_cells};
 
 }  // namespace barkrt
