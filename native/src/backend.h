@@ -119,6 +119,8 @@ void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes);
 std::shared_ptr<MemoryAccount> device_account(int index);
 // Gives freed memory back to the system; returns the bytes by which the process shrank.
 int64_t trim_device(int index);
-std::unique_ptr<Backend> make_backend(int index, int n_threads);
+// instruction_set: one of the device's, for tests; "" takes the best. Unsupported for any other.
+std::unique_ptr<Backend> make_backend(int index, int n_threads,
+                                      const std::string& instruction_set = "");
 
 }  // namespace barkrt

@@ -158,9 +158,11 @@ int64_t trim_device(int index) {
   return std::max<int64_t>(before - anonymous_bytes(), 0);
 }
 
-std::unique_ptr<Backend> make_backend(int index, int n_threads) {
+std::unique_ptr<Backend> make_backend(int index, int n_threads,
+                                      const std::string& instruction_set) {
   need_device(index);
-  return make_cpu_backend(n_threads);
+  return instruction_set.empty() ? make_cpu_backend(n_threads)
+                                 : make_cpu_backend(n_threads, instruction_set);
 }
 
 }  // namespace barkrt

@@ -240,7 +240,8 @@ Model::~Model() {
 }
 
 std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int device,
-                                         int n_threads, const LoadProgress& progress) {
+                                         int n_threads, const LoadProgress& progress,
+                                         const std::string& instruction_set) {
   const std::shared_ptr<Model> model(new Model(std::move(gguf), device));
   const Gguf& file = *model->gguf_;
   model->config_ = read_config(file);
@@ -248,7 +249,7 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int d
   model->voice_names_ = read_voice_names(file, model->config_);
   model->tables_charge_.add(voices_bytes(file, model->voice_names_));
   model->tokenizer_ = std::make_unique<Tokenizer>(file, *model->account_);
-  model->backend_ = make_backend(device, n_threads);
+  model->backend_ = make_backend(device, n_threads, instruction_set);
   model->place(device, progress);
   return model;
 }

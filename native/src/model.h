@@ -46,9 +46,10 @@ using LoadProgress = std::function<bool(int64_t done, int64_t total)>;
 class Model {
  public:
   // Validates everything but the values of weights. Throws BadModel, Unsupported, NotFound
-  // (device), OutOfMemory, Cancelled (progress said stop).
+  // (device), OutOfMemory, Cancelled (progress said stop). instruction_set as make_backend's.
   static std::shared_ptr<const Model> load(std::shared_ptr<const Gguf> gguf, int device,
-                                           int n_threads, const LoadProgress& progress);
+                                           int n_threads, const LoadProgress& progress,
+                                           const std::string& instruction_set = "");
   // What load() would count, and the config it would use, from the header alone.
   static ModelBytes estimate(const Gguf& gguf, Config* config);
   ~Model();

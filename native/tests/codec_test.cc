@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "reference.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -185,9 +186,19 @@ std::vector<Config> shapes() {
   return all;
 }
 
-TEST(Codec, EqualsThePlainDecoderForEveryShapeAndShortClips) {
+class CodecOnEach : public reference::EveryInstructionSet {
+ protected:
+  static SyntheticModel model(const Config& config) {
+    SyntheticOptions options;
+    options.instruction_set = GetParam();
+    return synthetic_model(config, 2, options);
+  }
+};
+BARKRT_EVERY_INSTRUCTION_SET(CodecOnEach);
+
+TEST_P(CodecOnEach, EqualsThePlainDecoderForEveryShapeAndShortClips) {
   for (const Config& config : shapes()) {
-    const SyntheticModel m = synthetic_model(config);
+    const SyntheticModel m = model(config);
     for (const int64_t n : {1, 2, 3, 4, 5, 6, 7, 8, 19}) {
       const Codes codes = some_codes(config, n);
       const std::vector<double> expected = reference_decode(config.codec, codes);
@@ -200,9 +211,9 @@ TEST(Codec, EqualsThePlainDecoderForEveryShapeAndShortClips) {
   }
 }
 
-TEST(Codec, ChunksNeverChangeASample) {
+TEST_P(CodecOnEach, ChunksNeverChangeASample) {
   for (const Config& config : shapes()) {
-    const SyntheticModel m = synthetic_model(config);
+    const SyntheticModel m = model(config);
     const int64_t n = 41;
     const int64_t first = CodecPlan::make(config.codec).first_frames;
     const Codes codes = some_codes(config, n);

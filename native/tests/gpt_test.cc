@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "reference.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -116,9 +117,19 @@ std::vector<int32_t> some_ids(int64_t n, int64_t vocabulary, int32_t salt = 0) {
 
 std::vector<float> to_vector(ConstView row) { return {row.data, row.data + row.cols}; }
 
-TEST(Gpt, CausalForwardEqualsThePlainOne) {
+class GptOnEach : public reference::EveryInstructionSet {
+ protected:
+  static SyntheticModel model(const Config& config, DType matrices = DType::F32) {
+    SyntheticOptions options;
+    options.matrices = matrices, options.instruction_set = GetParam();
+    return synthetic_model(config, 2, options);
+  }
+};
+BARKRT_EVERY_INSTRUCTION_SET(GptOnEach);
+
+TEST_P(GptOnEach, CausalForwardEqualsThePlainOne) {
   for (const Config& config : {small_config(), odd_config()}) {
-    const SyntheticModel m = synthetic_model(config);
+    const SyntheticModel m = model(config);
     const GptWeights& w = m.model->weights().coarse;
     const std::vector<int32_t> ids = some_ids(40, config.coarse.gpt.n_vocab_in);
     const Rows64 expected = reference_forward(w, ids, 1, true);
@@ -158,10 +169,13 @@ TEST(Gpt, FineForwardEqualsThePlainOneForEachNumberOfCodebooks) {
   }
 }
 
-TEST(Gpt, StepsEqualOnePrefillBitForBit) {
-  for (const DType type : {DType::F32, DType::F16}) {
+TEST_P(GptOnEach, StepsEqualOnePrefillBitForBit) {
+  for (const auto& [matrices, type] : {std::pair(DType::F32, DType::F32),
+                                       {DType::F32, DType::F16},
+                                       {DType::BF16, DType::F16},
+                                       {DType::I8, DType::F16}}) {
     const Config config = small_config();
-    const SyntheticModel m = synthetic_model(config);
+    const SyntheticModel m = model(config, matrices);
     const GptWeights& w = m.model->weights().semantic;
     const int64_t n = config.semantic.gpt.block_size;
     const std::vector<int32_t> ids = some_ids(n, config.semantic.gpt.n_vocab_in);
@@ -197,9 +211,7 @@ TEST(Gpt, ARewoundSequenceContinuesAsIfItHadNeverGoneOn) {
             to_vector(fresh.logits(w.lm_head.data(), 1)));
 }
 
-TEST(Gpt, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
-  const Config config = small_config();
-  const SyntheticModel m = synthetic_model(config);
+void expect_rows_as_alone(const SyntheticModel& m) {
   const GptWeights& w = m.model->weights().coarse;
   const int64_t lengths[] = {13, 1, 20};
   std::vector<int32_t> ids, slots, positions;
@@ -227,6 +239,13 @@ TEST(Gpt, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
     const View logits = view(memory.scratch.wide, 1, w.lm_head[0].rows);
     m.model->backend().linear(logits, h, w.lm_head[0], nullptr, {});
     EXPECT_EQ(to_vector(logits), alone[slot]) << slot;
+  }
+}
+
+TEST_P(GptOnEach, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
+  for (const DType matrices : {DType::F32, DType::BF16, DType::I8}) {
+    SCOPED_TRACE(dtype_name(matrices));
+    expect_rows_as_alone(model(small_config(), matrices));
   }
 }
 

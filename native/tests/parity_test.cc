@@ -1,11 +1,14 @@
-// parity_test.cc: every reference number of golden.h, stage by stage, with an f32 cache.
+// parity_test.cc: every reference number of golden.h, stage by stage, with an f32 cache, on every
+// instruction set.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 
 #include "golden.h"
+#include "reference.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -15,16 +18,25 @@ namespace {
 constexpr double kLogitTolerance = 5e-6;
 constexpr double kAudioTolerance = 5e-6;
 
-class Parity : public testing::Test {
+class Parity : public reference::EveryInstructionSet {
  protected:
-  static void SetUpTestSuite() {
-    loaded_ = new SyntheticModel(synthetic_model(golden_config()));
-    session_ = new Session(loaded_->model, DType::F32);
+  struct Loaded {
+    explicit Loaded(const SyntheticOptions& options)
+        : model(synthetic_model(golden_config(), 2, options)), session(model.model, DType::F32) {}
+    SyntheticModel model;
+    Session session;
+  };
+
+  void SetUp() override {
+    EveryInstructionSet::SetUp();
+    if (IsSkipped()) return;
+    SyntheticOptions options;
+    options.instruction_set = GetParam();
+    std::unique_ptr<Loaded>& loaded = loaded_[options.instruction_set];
+    if (!loaded) loaded = std::make_unique<Loaded>(options);
+    session_ = &loaded->session;
   }
-  static void TearDownTestSuite() {
-    delete session_;
-    delete loaded_;
-  }
+  static void TearDownTestSuite() { loaded_.clear(); }
 
   const Config& config() const { return session_->model().config(); }
   const ModelWeights& weights() const { return session_->model().weights(); }
@@ -52,11 +64,11 @@ class Parity : public testing::Test {
     return download(sequence.logits(&w.lm_head[0], 1));
   }
 
-  static SyntheticModel* loaded_;
-  static Session* session_;
+  static std::map<std::string, std::unique_ptr<Loaded>> loaded_;  // by instruction set
+  Session* session_ = nullptr;
 };
-SyntheticModel* Parity::loaded_ = nullptr;
-Session* Parity::session_ = nullptr;
+std::map<std::string, std::unique_ptr<Parity::Loaded>> Parity::loaded_;
+BARKRT_EVERY_INSTRUCTION_SET(Parity);
 
 std::vector<int32_t> golden_text() {
   std::vector<int32_t> ids;
@@ -64,7 +76,7 @@ std::vector<int32_t> golden_text() {
   return ids;
 }
 
-TEST_F(Parity, WeightsFollowTheNamedRule) {
+TEST_P(Parity, WeightsFollowTheNamedRule) {
   const float* wte = static_cast<const float*>(weights().semantic.wte[0].data);
   EXPECT_FLOAT_EQ(wte[0], -0.21059883f);
   EXPECT_FLOAT_EQ(wte[1], 0.28055048f);
@@ -72,7 +84,7 @@ TEST_F(Parity, WeightsFollowTheNamedRule) {
   EXPECT_FLOAT_EQ(wte[3], 0.03005242f);
 }
 
-TEST_F(Parity, SemanticFirstLogits) {
+TEST_P(Parity, SemanticFirstLogits) {
   for (const SemanticGolden& g : kSemanticGoldens) {
     SCOPED_TRACE(g.n_history);
     const Voice history = g.n_history ? voice(g.n_history) : Voice();
@@ -99,7 +111,7 @@ TEST_F(Parity, SemanticFirstLogits) {
   }
 }
 
-TEST_F(Parity, SemanticGreedyTokens) {
+TEST_P(Parity, SemanticGreedyTokens) {
   for (const SemanticGolden& g : kSemanticGoldens) {
     SCOPED_TRACE(g.n_history);
     const Voice history = g.n_history ? voice(g.n_history) : Voice();
@@ -111,7 +123,7 @@ TEST_F(Parity, SemanticGreedyTokens) {
   }
 }
 
-TEST_F(Parity, CoarseLogitsAndTokensUnderBothRules) {
+TEST_P(Parity, CoarseLogitsAndTokensUnderBothRules) {
   for (const CoarseGolden& g : kCoarseGoldens) {
     SCOPED_TRACE(g.n_history);
     const Voice speaker = g.n_history ? voice(g.n_history) : Voice();
@@ -151,7 +163,7 @@ Codes golden_coarse_codes(int64_t n_frames) {
   return codes;
 }
 
-TEST_F(Parity, FineCodes) {
+TEST_P(Parity, FineCodes) {
   for (const FineGolden& g : kFineGoldens) {
     SCOPED_TRACE(g.n_frames);
     const Voice speaker = g.n_history ? voice(g.n_history) : Voice();
@@ -173,7 +185,7 @@ TEST_F(Parity, FineCodes) {
 }
 
 // The first pass of the first window, by hand: codebook 2 of row 0.
-TEST_F(Parity, FineLogitsOfTheFirstPass) {
+TEST_P(Parity, FineLogitsOfTheFirstPass) {
   for (const FineGolden& g : kFineGoldens) {
     SCOPED_TRACE(g.n_frames);
     const StageRun r = stages(Rules::Suno, nullptr);
@@ -189,13 +201,13 @@ TEST_F(Parity, FineLogitsOfTheFirstPass) {
         else if (q < 2 && t - h < g.n_frames)
           ids[q * n + t] = coarse.at(q, t - h);
       }
-    Backend& backend = r.model.backend();
+    Backend& device = r.model.backend();
     const StageMemory& m = r.memory.fine;
-    gpt_forward(backend, weights().fine, m.scratch, {m.kv},
+    gpt_forward(device, weights().fine, m.scratch, {m.kv},
                 {ids.data(), weights().fine.wte.data(), 3}, {n, slots.data(), positions.data()},
                 false, 0, {});
-    const ConstView hidden = gpt_final_norm(backend, weights().fine, m.scratch, 0, 1);
-    backend.linear(view(m.scratch.wide, 1, 1056), hidden, weights().fine.lm_head[1], nullptr, {});
+    const ConstView hidden = gpt_final_norm(device, weights().fine, m.scratch, 0, 1);
+    device.linear(view(m.scratch.wide, 1, 1056), hidden, weights().fine.lm_head[1], nullptr, {});
     const std::vector<float> logits =
         download(view(static_cast<const float*>(m.scratch.wide), 1, 1056));
     for (size_t i = 0; i < 4; ++i)
@@ -203,7 +215,7 @@ TEST_F(Parity, FineLogitsOfTheFirstPass) {
   }
 }
 
-TEST_F(Parity, CodecSamples) {
+TEST_P(Parity, CodecSamples) {
   for (const CodecGolden& g : kCodecGoldens) {
     SCOPED_TRACE(g.n_frames);
     Codes codes{8, g.n_frames, {}};

@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "error.h"
+#include "reference.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -86,16 +87,23 @@ TEST(Session, SpeaksWithEveryShapeRuleAndVoice) {
   }
 }
 
-TEST(Session, GivesTheSameAudioForTheSameSeedWhateverTheThreads) {
-  std::vector<float> first;
-  for (const int n_threads : {1, 2, 5}) {
-    const SyntheticModel m = synthetic_model(small_config(), n_threads);
-    Session session(m.model, DType::F16);
-    const Output a = synthesize(session, request()), b = synthesize(session, request());
-    ASSERT_GT(a.pcm.size(), 100u);
-    EXPECT_EQ(a.pcm, b.pcm);
-    if (first.empty()) first = a.pcm;
-    EXPECT_EQ(a.pcm, first) << n_threads << " threads";
+class SessionOnEach : public reference::EveryInstructionSet {};
+BARKRT_EVERY_INSTRUCTION_SET(SessionOnEach);
+
+TEST_P(SessionOnEach, GivesTheSameAudioForTheSameSeedWhateverTheThreads) {
+  for (const DType matrices : {DType::F32, DType::BF16, DType::I8}) {
+    SyntheticOptions options;
+    options.matrices = matrices, options.instruction_set = GetParam();
+    std::vector<float> first;
+    for (const int n_threads : {1, 2, 5}) {
+      const SyntheticModel m = synthetic_model(small_config(), n_threads, options);
+      Session session(m.model, DType::F16);
+      const Output a = synthesize(session, request()), b = synthesize(session, request());
+      ASSERT_GT(a.pcm.size(), 100u);
+      EXPECT_EQ(a.pcm, b.pcm);
+      if (first.empty()) first = a.pcm;
+      EXPECT_EQ(a.pcm, first) << dtype_name(matrices) << ", " << n_threads << " threads";
+    }
   }
 }
 

@@ -31,7 +31,8 @@ Config small_config();
 struct SyntheticOptions {
   DType matrices = DType::F32;  // F32, BF16 or I8
   std::vector<std::pair<std::string, Voice>> voices;
-  std::string codec_digest;  // what the file claims; "" leaves the key out
+  std::string instruction_set;  // "": the best
+  std::string codec_digest;     // what the file claims; "" leaves the key out
 };
 
 // The file's metadata and tensors, apart and together, to be built or damaged first.
