@@ -6,11 +6,12 @@ CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
 GOFUZZTIME ?= 60s
 SOAK ?= 30m
 LOAD ?= 60s
+API_FUZZ_SECONDS ?= 90
 HEALTH_P99 ?= 50ms
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance deploy-test clean
+.PHONY: help run build native test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -76,7 +77,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/conformance/run tools/bench-quality .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -92,6 +93,9 @@ race: native ## Go tests under the race detector
 
 fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 	@tools/fuzz $(GOFUZZTIME)
+
+fuzz-api: build ## the HTTP API against its own document, by schemathesis, $(API_FUZZ_SECONDS) s; needs Python 3.10
+	tools/api-fuzz/run $(API_FUZZ_SECONDS)
 
 soak: native ## the server's soak test, $(SOAK), under a memory limit where a cgroup can be made
 	@tools/soak $(SOAK)

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/gofiber/fiber/v2"
@@ -105,12 +104,20 @@ func (s *Server) sendCleared(c *fiber.Ctx, done cache.Cleared, audio int64, forc
 	return c.JSON(body)
 }
 
+// query returns a parameter of the query as it is, be it empty, or what it is when it is left out.
+func query(c *fiber.Ctx, name, otherwise string) string {
+	if !c.Context().QueryArgs().Has(name) {
+		return otherwise
+	}
+	return c.Query(name)
+}
+
 // flag reads a switch of the query: ?name, ?name=true or ?name=false.
 func flag(c *fiber.Ctx, name string) (bool, error) {
 	if !c.Context().QueryArgs().Has(name) {
 		return false, nil
 	}
-	switch strings.ToLower(c.Query(name)) {
+	switch c.Query(name) {
 	case "", "1", "true":
 		return true, nil
 	case "0", "false":
@@ -206,7 +213,7 @@ func (s *Server) warmupIDs(c *fiber.Ctx) ([]string, error) {
 		return nil, err
 	}
 	var ids []string
-	if err := json.Unmarshal(body, &ids); err != nil || ids == nil {
+	if err := json.Unmarshal(body, &ids); err != nil || ids == nil || slices.Contains(ids, "") { // a null is read as ""
 		return nil, notJSON(`list of model ids such as ["suno/bark-small"]`, err)
 	}
 	if len(ids) > maxWarmup {

@@ -47,7 +47,7 @@ func TestPreloadTakesIDsWithPlainAndEscapedSlash(t *testing.T) {
 		assert.Equal(t, 200, s.do(t, "POST", "/cache/preload/"+path, "").status)
 	}
 	assert.Equal(t, []string{"suno/bark"}, s.cached())
-	assert.Equal(t, 400, s.do(t, "POST", "/cache/preload/", "").status)
+	assert.Equal(t, 404, s.do(t, "POST", "/cache/preload/", "").status)
 	assert.Equal(t, "model_not_found", deref(s.do(t, "POST", "/cache/preload/suno/nope", "").failure(t).Code))
 }
 

@@ -25,7 +25,7 @@ type elevenQuery struct{ format, latency, logging string }
 // in the response's X-Barkd-Ignored.
 var elevenFields = map[string]func(*elevenBody, json.RawMessage) string{
 	"text":           func(b *elevenBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
-	"model_id":       func(b *elevenBody, raw json.RawMessage) string { return text(raw, &b.request.Model, 256) },
+	"model_id":       func(b *elevenBody, raw json.RawMessage) string { return name(raw, &b.request.Model, maxModelID) },
 	"voice_settings": elevenVoiceSettings,
 	"seed": func(b *elevenBody, raw json.RawMessage) string {
 		if problem := seed(&b.speechBody, raw); problem != "" || *b.request.Seed > math.MaxUint32 {

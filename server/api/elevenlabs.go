@@ -120,12 +120,13 @@ func (s *Server) elevenVoices(c *fiber.Ctx) error {
 
 // elevenSearch is GET /v2/voices: those whose name has the text of ?search=, ?page_size= at a time.
 func (s *Server) elevenSearch(c *fiber.Ctx) error {
-	size, err := strconv.Atoi(c.Query("page_size", "10"))
+	size, err := strconv.Atoi(query(c, "page_size", "10"))
 	if err != nil || size < 1 || size > 100 {
 		return badRequest("page_size", "invalid_value", `"page_size" must be an integer from 1 to 100.`)
 	}
-	from, err := strconv.Atoi(c.Query("next_page_token", "0"))
-	if err != nil || from < 0 {
+	token := c.Query("next_page_token", "0")
+	from, err := strconv.Atoi(token)
+	if err != nil || from < 0 || len(token) > 9 {
 		return badRequest("next_page_token", "invalid_value", `"next_page_token" must be the one of an answer.`)
 	}
 	ctx, stop := s.clientContext(c)
@@ -139,7 +140,7 @@ func (s *Server) elevenSearch(c *fiber.Ctx) error {
 	page := all[min(from, len(all)):min(from+size, len(all))]
 	var next *string
 	if more := from + len(page); more < len(all) {
-		token := strconv.Itoa(more)
+		token = strconv.Itoa(more)
 		next = &token
 	}
 	return c.JSON(fiber.Map{"voices": page, "has_more": next != nil, "total_count": len(all), "next_page_token": next})

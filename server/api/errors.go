@@ -217,6 +217,8 @@ func routingError(err *fiber.Error) *Error {
 		e.Code, e.Message = "method_not_allowed", "This route has no such method; the Allow header names those it has."
 	case fiber.StatusRequestEntityTooLarge:
 		e.Code, e.Message = "request_too_large", "The request is larger than the server takes (MAX_BODY_BYTES)."
+	case fiber.StatusNotImplemented:
+		e.Code, e.Message = "unknown_method", "There is no such method."
 	case fiber.StatusRequestTimeout:
 		e.Code, e.Message = "request_timeout", "The request did not arrive in time."
 	}

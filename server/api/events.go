@@ -72,10 +72,17 @@ func (s *Server) cacheEvents(c *fiber.Ctx) error {
 }
 
 func sequence(c *fiber.Ctx) (uint64, error) {
-	text := c.Query("since", c.Get("Last-Event-ID", "0"))
-	since, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		return 0, badRequest("since", "invalid_value", "%q must be the number of an event.", "since")
+	var since uint64
+	given := map[string]string{"since": query(c, "since", "0"), "Last-Event-ID": "0"}
+	if last := c.Request().Header.PeekAll("Last-Event-ID"); len(last) > 0 {
+		given["Last-Event-ID"] = string(last[0])
+	}
+	for name, text := range given {
+		n, err := strconv.ParseUint(text, 10, 64)
+		if err != nil {
+			return 0, badRequest(name, "invalid_value", "%q must be the number of an event.", name)
+		}
+		since = max(since, n)
 	}
 	return since, nil
 }

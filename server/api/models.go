@@ -117,6 +117,6 @@ func pathID(c *fiber.Ctx) (string, error) {
 // pathRest returns what a route's star stands for, whether a slash in it came plain or as %2F; false if it is nothing
 // or no text. It is a copy: Fiber reuses the original.
 func pathRest(c *fiber.Ctx) (string, bool) {
-	rest, err := url.PathUnescape(strings.Clone(c.Params("*")))
+	rest, err := url.PathUnescape(strings.Clone(c.Params("+")))
 	return rest, err == nil && rest != "" && utf8.ValidString(rest)
 }

@@ -12,7 +12,7 @@ import (
 func (s *Server) page(c *fiber.Ctx) error { return sendAsset(c, web.Index) }
 
 // asset is GET /web/{file}: the page's styles, modules and icon.
-func (s *Server) asset(c *fiber.Ctx) error { return sendAsset(c, c.Params("*")) }
+func (s *Server) asset(c *fiber.Ctx) error { return sendAsset(c, c.Params("+")) }
 
 // sendAsset sends a file of the page, or 304 to a browser that has it. The names carry no version, so a browser asks
 // each time whether its copy is still the one.

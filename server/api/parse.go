@@ -69,7 +69,7 @@ func hasLoneSurrogate(body []byte) bool {
 	return high
 }
 
-// maxModelID bounds the bytes of a model id.
+// maxModelID bounds the characters of a model id.
 const maxModelID = 256
 
 // speechBody is the body of POST /v1/audio/speech.
@@ -85,7 +85,7 @@ type speechBody struct {
 
 // speechFields are the fields a request may have, each with its reader. A null is as good as a missing field.
 var speechFields = map[string]func(*speechBody, json.RawMessage) string{
-	"model": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
+	"model": func(b *speechBody, raw json.RawMessage) string { return name(raw, &b.request.Model, maxModelID) },
 	"input": func(b *speechBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
 	"voice": func(b *speechBody, raw json.RawMessage) string { return voiceName(raw, &b.request.Voice.Name) },
 
@@ -106,13 +106,8 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"temperature_coarse": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.Coarse, 0, 10) },
 	"temperature_fine":   func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.Fine, 0, 10) },
 	"top_k":              topK,
-	"top_p": func(b *speechBody, raw json.RawMessage) string {
-		if number(raw, &b.request.Sampling.TopP, 0, 1) != "" || *b.request.Sampling.TopP == 0 {
-			return "must be a number above 0, at most 1"
-		}
-		return ""
-	},
-	"min_eos_p": func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.MinEOSP, 0, 1) },
+	"top_p":              func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.TopP, 1e-6, 1) },
+	"min_eos_p":          func(b *speechBody, raw json.RawMessage) string { return number(raw, &b.request.Sampling.MinEOSP, 0, 1) },
 }
 
 // parseSpeech reads a speech request. Fields are matched exactly and unknown ones refused: a misspelt option that is
@@ -182,6 +177,16 @@ func text(raw json.RawMessage, to *string, maxBytes int) string {
 	return ""
 }
 
+func name(raw json.RawMessage, to *string, maxCharacters int) string {
+	if json.Unmarshal(raw, to) != nil {
+		return "must be a string"
+	}
+	if n := utf8.RuneCountInString(*to); n > maxCharacters {
+		return "must be at most " + strconv.Itoa(maxCharacters) + " characters, not " + strconv.Itoa(n)
+	}
+	return ""
+}
+
 // voiceName reads a name, or OpenAI's object {"id": name} of a custom voice.
 func voiceName(raw json.RawMessage, to *string) string {
 	if raw[0] == '{' {
@@ -190,12 +195,12 @@ func voiceName(raw json.RawMessage, to *string) string {
 		if ok {
 			id, ok = fields["id"]
 		}
-		if !ok || len(fields) != 1 {
+		if !ok || len(fields) != 1 || id[0] != '"' {
 			return `must be a string or an object with "id" alone`
 		}
 		raw = id
 	}
-	return text(raw, to, 256)
+	return name(raw, to, 256)
 }
 
 func responseFormat(b *speechBody, raw json.RawMessage) string {
@@ -252,8 +257,16 @@ func instructions(_ *speechBody, raw json.RawMessage) string {
 	return ""
 }
 
+// integer returns the digits of a whole number, which JSON may also write 5.0 or 5e3.
+func integer(raw json.RawMessage) string {
+	if x, err := strconv.ParseFloat(string(raw), 64); err == nil && bytes.ContainsAny(raw, ".eE") && x == math.Trunc(x) {
+		return strconv.FormatFloat(x, 'f', 0, 64)
+	}
+	return string(raw)
+}
+
 func seed(b *speechBody, raw json.RawMessage) string {
-	value, err := strconv.ParseUint(string(raw), 10, 64)
+	value, err := strconv.ParseUint(integer(raw), 10, 64)
 	if err != nil {
 		return "must be an integer from 0 to 18446744073709551615"
 	}
@@ -276,7 +289,7 @@ func rules(b *speechBody, raw json.RawMessage) string {
 }
 
 func maxTokens(b *speechBody, raw json.RawMessage) string {
-	value, err := strconv.ParseInt(string(raw), 10, 32)
+	value, err := strconv.ParseInt(integer(raw), 10, 32)
 	if err != nil || value < 1 {
 		return "must be a positive integer"
 	}
@@ -301,7 +314,7 @@ func keepAlive(b *speechBody, raw json.RawMessage) string {
 }
 
 func topK(b *speechBody, raw json.RawMessage) string {
-	value, err := strconv.ParseInt(string(raw), 10, 32)
+	value, err := strconv.ParseInt(integer(raw), 10, 32)
 	if err != nil || value < 0 {
 		return "must be an integer, 0 for all"
 	}

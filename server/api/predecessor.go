@@ -47,9 +47,9 @@ type olderBody struct {
 
 var olderFields = map[string]func(*olderBody, json.RawMessage) string{
 	"text":     func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Text, math.MaxInt) },
-	"voice":    func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Voice.Name, 256) },
-	"model":    func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.request.Model, maxModelID) },
-	"language": func(b *olderBody, raw json.RawMessage) string { return text(raw, &b.language, 16) },
+	"voice":    func(b *olderBody, raw json.RawMessage) string { return name(raw, &b.request.Voice.Name, 256) },
+	"model":    func(b *olderBody, raw json.RawMessage) string { return name(raw, &b.request.Model, maxModelID) },
+	"language": func(b *olderBody, raw json.RawMessage) string { return name(raw, &b.language, 16) },
 	"speed":    func(b *olderBody, raw json.RawMessage) string { return speed(&b.speechBody, raw) },
 	"pitch": func(b *olderBody, raw json.RawMessage) string {
 		if number(raw, &b.pitch, 1, 1) != "" {

@@ -2,7 +2,8 @@ package api
 
 import "github.com/gofiber/fiber/v2"
 
-// Route is one line of the route table. A star in its path stands for the rest of it: model ids contain a slash.
+// Route is one line of the route table. A star in its path stands for the rest of it, which is not
+// empty: model ids contain a slash.
 type Route struct {
 	Method, Path string
 	handler      fiber.Handler

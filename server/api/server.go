@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -177,7 +178,9 @@ func (s *Server) newApp(of side) *fiber.App {
 		ReadTimeout:                  readTimeout,
 		IdleTimeout:                  idleTimeout,
 		ErrorHandler:                 s.refuse,
+		RequestMethods:               append(slices.Clone(fiber.DefaultMethods), "QUERY"),
 	})
+	s.refuseUnknownMethods(app)
 	app.Server().Logger = connectionLog{s.Log}
 	if len(s.CORSOrigins) > 0 { // first, so that a page can read every answer, of errors, too
 		app.Use(cors.New(cors.Config{AllowOrigins: strings.Join(s.CORSOrigins, ","), ExposeHeaders: "*", MaxAge: corsMaxAge}))
@@ -188,12 +191,29 @@ func (s *Server) newApp(of side) *fiber.App {
 			continue
 		}
 		handler := s.guard(r)
-		app.Add(r.Method, r.Path, handler)
+		path := strings.Replace(r.Path, "*", "+", 1) // Fiber's star may stand for nothing
+		app.Add(r.Method, path, handler)
 		if r.Method == fiber.MethodGet {
-			app.Add(fiber.MethodHead, r.Path, handler)
+			app.Add(fiber.MethodHead, path, handler)
 		}
 	}
 	return app
+}
+
+// refuseUnknownMethods answers what Fiber would refuse in a form of its own.
+func (s *Server) refuseUnknownMethods(app *fiber.App) {
+	next, known := app.Server().Handler, app.Config().RequestMethods
+	app.Server().Handler = func(ctx *fasthttp.RequestCtx) {
+		if slices.Contains(known, string(ctx.Method())) {
+			next(ctx)
+			return
+		}
+		c := app.AcquireCtx(ctx)
+		defer app.ReleaseCtx(c)
+		if err := s.refuse(c, fiber.ErrNotImplemented); err != nil {
+			s.Log.Error().Err(err).Msg("a request of an unknown method was not answered")
+		}
+	}
 }
 
 // metrics is GET /metrics.
