@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"barkd/server/api"
+	"barkd/server/tracing"
 )
 
 // openAPI describes the HTTP API.
@@ -90,6 +91,10 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	}
 	level := from(cfg.logLevel)
 	log := newLog(io.err, level, cfg.logFormat)
+	traces, err := tracing.Open(ctx, env.get, version, log)
+	if err != nil {
+		return &usageError{err}
+	}
 	b, err := openBackend(cfg.runtime, log)
 	if err != nil {
 		return err
@@ -116,7 +121,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
-		OpenAPI: openAPI, Voices: made, GenerationBytes: cfg.voices.generationsBytes,
+		OpenAPI: openAPI, Tracer: traces.Tracer(), Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	})
 	stop := h.start(ctx)
 	running := &live{parse: again, settings: settings, server: server, house: h, certificate: secured, level: level, log: log}
@@ -124,7 +129,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	err = serve(ctx, server, listeners, cfg, log)
 	stopFollowing()
 	stop()
-	return errors.Join(err, h.close())
+	return errors.Join(err, h.close(), traces.Close())
 }
 
 // newLog writes to w the lines that the filter lets through; it gets w for its own.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // lookEvery is how often a running request looks whether its client is still there.
@@ -16,7 +17,11 @@ const lookEvery = 50 * time.Millisecond
 // Fiber tells a handler neither. The request's body has been read whole by now, so a client that closes even one
 // direction is taken to be gone. The caller must call stop.
 func (s *Server) clientContext(c *fiber.Ctx) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancelCause(s.base)
+	base := s.base
+	if span := spanOf(c); span != nil {
+		base = trace.ContextWithSpan(base, span)
+	}
+	ctx, cancel := context.WithCancelCause(base)
 	c.Locals(localCause, func() error { return context.Cause(ctx) })
 	stopWatching := watch(c.Context().Conn(), func() { cancel(errClientGone) })
 	return ctx, func() {

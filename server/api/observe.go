@@ -21,6 +21,7 @@ const (
 func (s *Server) observe(c *fiber.Ctx) error {
 	started := time.Now()
 	id := requestID(c)
+	s.trace(c)
 	err := s.guarded(c)
 	if err != nil {
 		if failed := s.fail(c, err); failed != nil {
@@ -38,8 +39,9 @@ func (s *Server) observe(c *fiber.Ctx) error {
 	if b := bearerOf(c); b != nil && b.Name != "" {
 		line = line.Str("key", b.Name)
 	}
-	line.Str("request_id", id).Str("method", c.Method()).Str("path", c.Path()).Int("status", status).
+	traced(line, spanOf(c)).Str("request_id", id).Str("method", c.Method()).Str("path", c.Path()).Int("status", status).
 		Dur("took_ms", time.Since(started)).Int("bytes", responseBytes(c)).Str("client", c.IP()).Msg("request")
+	endTrace(c, status, err)
 	return nil
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/gofiber/fiber/v2/middleware/cors"
 	"github.com/rs/zerolog"
 	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
 
 	"barkd/cgo"
 	"barkd/server/metrics"
@@ -101,6 +102,8 @@ type Options struct {
 	MaxBodyBytes int
 	// Rules are those to begin with.
 	Rules Rules
+	// Tracer begins the span of each request; nil for none.
+	Tracer trace.Tracer
 	// OpenAPI is openapi.yaml.
 	OpenAPI []byte
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.

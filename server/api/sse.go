@@ -22,8 +22,12 @@ func wantsEvents(c *fiber.Ctx) bool {
 func sendEvents(c *fiber.Ctx, stop func(), write func(*bufio.Writer)) {
 	c.Set(fiber.HeaderContentType, mimeEvents)
 	unbuffered(c)
+	span := spanOf(c)
 	c.Context().SetBodyStreamWriter(func(w *bufio.Writer) {
 		defer stop()
+		if span != nil {
+			defer span.End()
+		}
 		write(w)
 	})
 }

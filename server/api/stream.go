@@ -7,6 +7,7 @@ import (
 
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // writePatience is how long a client may take none of a stream before it is given up: it holds up the model.
@@ -57,6 +58,7 @@ func (b *speechBodyStream) Read(p []byte) (int, error) {
 // Close ends the utterance if it has not ended, and waits for that. The connection may serve other requests.
 func (b *speechBodyStream) Close() error {
 	u := b.utterance
+	defer trace.SpanFromContext(u.ctx).End()
 	_ = u.from.CloseWithError(errClientGone) // it never fails
 	u.stop()
 	<-u.done

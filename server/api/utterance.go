@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/gofiber/fiber/v2"
+	"go.opentelemetry.io/otel/trace"
 
 	"barkd/server/audio"
 	"barkd/server/speech"
@@ -263,11 +264,12 @@ func (u *utterance) hasBegun() bool {
 // report logs and counts what has been said. A failure before the stream began is left to the handler.
 func (u *utterance) report() {
 	s, id, model := u.server, u.order.request.ID, u.order.request.Model
+	span := trace.SpanFromContext(u.ctx)
 	if u.err == nil {
 		if u.start.From == speech.Made {
 			s.Metrics.Spoke(u.result.RealTimeFactor())
 		}
-		s.Log.Info().Str("request_id", id).Str("model", model).Str("voice", u.result.Voice).
+		traced(s.Log.Info(), span).Str("request_id", id).Str("model", model).Str("voice", u.result.Voice).
 			Uint64("seed", u.result.Seed).Int("pieces", u.result.Pieces).Float64("audio_s", u.result.AudioSeconds()).
 			Float64("real_time_factor", u.result.RealTimeFactor()).Dur("waited_ms", u.result.Waited).
 			Bool("streamed", u.streamed).Str("audio_cache", origins[u.start.From]).Msg("spoke")
@@ -280,7 +282,7 @@ func (u *utterance) report() {
 		return
 	}
 	failed := toError(u.err, u.cause())
-	s.Log.WithLevel(levelOf(failed.Status)).Err(rootCause(u.err)).Str("request_id", id).Str("model", model).
+	traced(s.Log.WithLevel(levelOf(failed.Status)), span).Err(rootCause(u.err)).Str("request_id", id).Str("model", model).
 		Str("stage", u.stage).Int("status", failed.Status).Msg("stream broken off")
 }
 

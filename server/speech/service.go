@@ -11,9 +11,11 @@ import (
 	"unicode/utf8"
 
 	"github.com/rs/zerolog"
+	"go.opentelemetry.io/otel/attribute"
 
 	"barkd/cgo"
 	"barkd/cgo/cache"
+	"barkd/server/tracing"
 )
 
 // Models lends loaded models.
@@ -99,11 +101,17 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 
 // take waits for the ticket's turn and takes its model, yielding the turn while the model is loaded.
 func (s *Service) take(ctx context.Context, ticket *Ticket, ask cache.Ask) (Lease, error) {
-	if err := ticket.Start(ctx); err != nil {
+	if err := turn(ctx, ticket); err != nil {
 		return nil, err
 	}
 	ask.Waits = ticket.Yield
-	return s.models.Acquire(ctx, ticket.place.Model, ask)
+	ctx, span := tracing.Start(ctx, "acquire model")
+	lease, err := s.models.Acquire(ctx, ticket.place.Model, ask)
+	if span.Recorded() {
+		span.Set(attribute.String("barkd.model", ticket.place.Model))
+	}
+	span.End(err)
+	return lease, err
 }
 
 // untilRevoked returns a context that also ends, with ErrRevoked, when the lease is wanted back.
@@ -126,7 +134,7 @@ func untilRevoked(ctx context.Context, lease Lease) (_ context.Context, stop fun
 // read speaks under a lease when it is the ticket's turn.
 func (s *Service) read(ctx context.Context, req Request, sink Sink, lease Lease, ticket *Ticket, arrived time.Time,
 ) (Result, error) {
-	if err := ticket.Start(ctx); err != nil {
+	if err := turn(ctx, ticket); err != nil {
 		return Result{}, err
 	}
 	r := &reading{service: s, req: req, sink: sink, lease: lease, model: lease.Model()}
@@ -192,7 +200,10 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 	if r.voice, err = openVoice(r.model, name, arrays); err != nil {
 		return err
 	}
-	if r.sess, err = r.lease.NewSession(ctx, cgo.SessionOptions{KV: r.req.KV}); err != nil {
+	within, span := tracing.Start(ctx, "session")
+	r.sess, err = r.lease.NewSession(within, cgo.SessionOptions{KV: r.req.KV})
+	span.End(err)
+	if err != nil {
 		r.closeVoice()
 		return fmt.Errorf("session of %q: %w", r.req.Model, err)
 	}
@@ -276,7 +287,11 @@ func (r *reading) piece(ctx context.Context, i int) error {
 	learn := r.voice == nil && i+1 < len(r.pieces)
 	var spoken cgo.VoiceArrays
 	r.lead.begin(i)
+	began := time.Now()
+	ctx, span := tracing.Start(ctx, "piece")
 	stats, err := r.sess.Synthesize(ctx, req, r.runtimeSink(i, learn || i == 0, &spoken))
+	tracePiece(ctx, span, began, i, stats)
+	span.End(err)
 	if err != nil {
 		return err
 	}
