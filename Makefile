@@ -38,9 +38,9 @@ test: native ## native tests, then go test ./...
 	go test ./...
 
 BENCH_MODELS ?= bark-small-i8 bark-small-f16 bark-i8
-bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at once, beside this machine's limits
+bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at once, long texts, beside this machine's limits
 	@cmake --build $(NATIVE) -j $(JOBS)
-	$(NATIVE)/native/bench/bench_ops
+	$(NATIVE)/native/bench/bench_ops --json=build/bench-ops.json
 	@rm -f build/bench.json
 	@for name in $(BENCH_MODELS); do \
 	  model=build/$$name.gguf; \
@@ -50,6 +50,13 @@ bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at 
 	  $(NATIVE)/native/bench/bench_speech $$model 0 $$lengths --json=build/bench.json || exit 1; \
 	  [ $$name != bark-small-i8 ] || $(NATIVE)/native/bench/bench_batch $$model --json=build/bench.json || exit 1; \
 	done
+	go run ./tools/length -json build/bench-length.json
+
+.PHONY: plots
+plots: ## native/*.svg from the last `make bench`; needs Python with venv
+	@[ -x build/plots-venv/bin/python ] || python3 -m venv build/plots-venv
+	@build/plots-venv/bin/pip install -q -r tools/plots/requirements.txt
+	@build/plots-venv/bin/python tools/plots/plots.py build native
 
 .PHONY: bench-hf
 bench-hf: build ## Hugging Face transformers beside barkd on one checkpoint of bark-small's shape; needs Python with venv, 9 GB of disk

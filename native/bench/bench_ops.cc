@@ -1,6 +1,7 @@
 // bench_ops.cc: time of each CPU op at the shapes of the small Bark model (n_embd 768) and the
 // EnCodec decoder, beside the least time this machine could need. Prints the fastest of some runs;
-// usage: bench_ops [threads] [instruction set] [filter].
+// usage: bench_ops [threads] [instruction set] [filter]; one JSON
+// object per op goes to the file named by --json=FILE, if given.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -22,6 +23,7 @@ struct Bench {
   std::unique_ptr<Backend> backend;
   bench::Roofs roofs;
   const char* filter;
+  std::FILE* json;  // NULL: none
 
   // Seconds of the fastest call, of at least five and a quarter of a second: what other programs
   // take from the processor only ever adds.
@@ -49,6 +51,11 @@ struct Bench {
     std::printf("%-38s %9.3f ms %8.1f GFLOP/s %7.1f GB/s  %4.0f %% of %s\n", name.c_str(), s * 1e3,
                 2 * work / s * 1e-9, bytes / s * 1e-9, 100 * std::max(arithmetic, reading) / s,
                 arithmetic > reading ? "arithmetic" : "reading");
+    if (json)
+      std::fprintf(json,
+                   "{\"op\":\"%s\",\"seconds\":%.4g,\"operations\":%.4g,\"peak\":%.4g,"
+                   "\"bytes\":%.4g,\"read\":%.4g}\n",
+                   name.c_str(), s, 2 * work, peak, bytes, roofs.read(set));
   }
 };
 
@@ -233,14 +240,27 @@ void run(const Bench& b) {
 }  // namespace barkrt
 
 int main(int argc, char** argv) {
-  const int threads = argc > 1 ? std::atoi(argv[1]) : 0;
-  const std::string isa = argc > 2 ? argv[2] : barkrt::cpu_instruction_sets().front();
+  std::vector<const char*> arguments;
+  const char* json_path = nullptr;
+  for (int i = 1; i < argc; ++i) {
+    if (std::strncmp(argv[i], "--json=", 7) == 0)
+      json_path = argv[i] + 7;
+    else
+      arguments.push_back(argv[i]);
+  }
+  const int threads = arguments.size() > 0 ? std::atoi(arguments[0]) : 0;
+  const std::string isa =
+      arguments.size() > 1 ? arguments[1] : barkrt::cpu_instruction_sets().front();
+  const char* filter = arguments.size() > 2 ? arguments[2] : "";
   try {
     const int n = threads > 0 ? threads : barkrt::cpu_usable_cores();
     const barkrt::bench::Roofs roofs = barkrt::bench::measure_roofs(n);
     barkrt::bench::print_roofs(roofs);
     std::printf("instruction set %s, %d threads\n", isa.c_str(), n);
-    barkrt::run({barkrt::make_cpu_backend(n, isa), roofs, argc > 3 ? argv[3] : ""});
+    std::FILE* json = json_path ? std::fopen(json_path, "w") : nullptr;
+    if (json_path && !json) std::perror(json_path), std::exit(1);
+    barkrt::run({barkrt::make_cpu_backend(n, isa), roofs, filter, json});
+    if (json) std::fclose(json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
