@@ -27,6 +27,7 @@ type serverConfig struct {
 	admission speech.Limits
 	cache     cacheConfig
 	voices    voiceConfig
+	jobs      jobConfig
 	rules     api.Rules
 	maxBody   int      // bytes of JSON
 	origins   []string // whose pages may use the server
@@ -167,6 +168,7 @@ func (c *serveCommand) config(known ...string) (serverConfig, error) {
 		},
 		cache:     c.cacheFlags.read(&s),
 		voices:    c.voiceFlags.read(&s),
+		jobs:      c.jobFlags.read(&s),
 		admin:     s.address("ADMIN_ADDR", c.AdminAddr),
 		agent:     s.address("AGENT_ADDR", c.AgentAddr),
 		drain:     s.seconds("DRAIN_SECONDS", c.DrainSeconds, 0),

@@ -29,6 +29,7 @@ type serveCommand struct {
 	runtimeFlags
 	cacheFlags
 	voiceFlags
+	jobFlags
 	Config                string `var:"BARKD_CONFIG" placeholder:"FILE" help:"YAML file of settings, by the names of their variables in lower case; the environment goes before it."`
 	PrintConfig           bool   `help:"Show the settings and where each comes from, and serve nothing."`
 	Host                  string `var:"HOST" placeholder:"ADDR" help:"Address to listen on; default is all."`
@@ -116,18 +117,29 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	if err != nil {
 		return err
 	}
-	server := api.New(api.Options{
+	queue, err := cfg.jobs.open(ctx, env.get, log)
+	if err != nil {
+		return errors.Join(err, h.close(), traces.Close())
+	}
+	options := api.Options{
 		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, KnownDigest: h.digests.Known, Build: version + " " + h.pool.Devices()[0].Detail,
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
 		OpenAPI: openAPI, Tracer: traces.Tracer(), Voices: made, GenerationBytes: cfg.voices.generationsBytes,
-	})
+	}
+	if queue != nil {
+		options.Jobs = queue
+		defer queue.Close()
+	}
+	server := api.New(options)
 	stop := h.start(ctx)
+	handOff := work(ctx, queue, cfg.jobs.workers, server)
 	running := &live{parse: again, settings: settings, server: server, house: h, certificate: secured, level: level, log: log}
 	stopFollowing := running.follow()
 	err = serve(ctx, server, listeners, cfg, log)
 	stopFollowing()
+	handOff()
 	stop()
 	return errors.Join(err, h.close(), traces.Close())
 }

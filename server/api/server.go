@@ -74,7 +74,7 @@ type Catalogue interface {
 	Find(ctx context.Context, id string) (Model, error)
 }
 
-// Options of a Server. All fields are needed but AdminApart, CORSOrigins, Rules, Voices and GenerationBytes.
+// Options of a Server. All fields are needed but AdminApart, CORSOrigins, Rules, Voices, Jobs and GenerationBytes.
 type Options struct {
 	Speaker Speaker
 	Audio   AudioCache
@@ -110,6 +110,8 @@ type Options struct {
 	DefaultModel string
 	// Voices keeps the voices that people make; nil keeps none.
 	Voices *voices.Store
+	// Jobs takes orders that nobody waits for; nil takes none.
+	Jobs Jobs
 	// GenerationBytes bounds the tokens of recent speech, from which a voice can be kept; 0 holds none.
 	GenerationBytes int64
 }

@@ -115,7 +115,8 @@ type settings struct {
 	queued   int // requests that may wait; 0 is one
 	perModel int // of them for one model; 0 is all
 	origins  []string
-	apart    bool   // /cache/* on a listener of its own
+	apart    bool // /cache/* on a listener of its own
+	jobs     api.Jobs
 	voiceDir string // "" for one of its own
 	noVoices bool
 	// generations bounds the tokens of recent speech; 0 is 1 MiB.
@@ -149,7 +150,7 @@ func openSite(t *testing.T, with settings) *site {
 		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, KnownDigest: func(model string) string { return "digest-of-" + model }, Build: "a build",
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", OpenAPI: document(t), ReadyPatience: time.Hour,
-		AdminApart: with.apart, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
+		AdminApart: with.apart, Jobs: with.jobs, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),
 	})
 	s.url = s.listen(t, s.Serve)
 	listeners := 1
