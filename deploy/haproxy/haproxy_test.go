@@ -19,8 +19,8 @@ import (
 
 const (
 	models    = 12
-	clients   = 8
-	maxFlying = 8 // maxconn of a server in haproxy.cfg
+	clients   = 24
+	maxFlying = 20 // maxconn of a server in haproxy.cfg
 )
 
 // site is three servers behind HAProxy.
