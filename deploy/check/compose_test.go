@@ -30,6 +30,8 @@ func TestComposeFileIsValidAndItsFilesAreThere(t *testing.T) {
 		assert.FileExists(t, filepath.Join(service.Build.Context, service.Build.Dockerfile))
 		assert.Equal(t, ":8002", *service.Environment["AGENT_ADDR"], "haproxy.cfg asks there")
 		assert.Equal(t, name+":8000", *project.Services["haproxy"].Environment["BARKD_"+strings.TrimPrefix(name, "barkd")])
+		assert.Equal(t, "nats://nats:4222", *service.Environment["JOBS_NATS"])
+		require.Contains(t, project.Services, "nats")
 		scraped, err := os.ReadFile("../prometheus/prometheus.yml")
 		require.NoError(t, err)
 		assert.Contains(t, string(scraped), `"`+name+`:8000"`)
