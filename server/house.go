@@ -235,6 +235,7 @@ func (h *house) warmUp(ctx context.Context) {
 func (h *house) announceUntrained(ctx context.Context) {
 	m, err := h.backend.catalogue.Find(ctx, models.DefaultID)
 	switch {
+	case ctx.Err() != nil: // it stops already
 	case err != nil:
 		h.log.Error().Err(err).Msg("the embedded model cannot be used")
 	case !m.Trained:

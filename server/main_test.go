@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -384,6 +385,14 @@ func TestWarmUpLoadsWhatIsThereAndNamesTheCommandForWhatIsNot(t *testing.T) {
 	// A preload joins the warm-up's own load or finds its result.
 	resp, body := s.post(t, "/cache/preload/suno%2Fbark-small", "")
 	require.Equal(t, 200, resp.StatusCode, "%s", body)
+	require.Eventually(t, func() bool { // the warm-up is over
+		resp, err := http.Get(s.url + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 200
+	}, time.Minute, time.Millisecond)
 	require.Zero(t, s.stop())
 	assert.Contains(t, s.log.String(), "barkd pull suno/none")
 }
