@@ -220,3 +220,32 @@ func TestAFullQueueAndOneThatIsGoneSaySo(t *testing.T) {
 	_, _, err = q.Submit(ctx, "m", []byte("four"))
 	require.ErrorIs(t, err, jobs.ErrUnavailable)
 }
+
+func TestJobsAndWorkersOutliveARestartOfNATS(t *testing.T) {
+	dir := t.TempDir()
+	first := runNATS(t, dir, -1) // any port
+	q := open(t, config(t, first.url))
+	begun := make(chan struct{}, 1)
+	s := &speaker{work: func(ctx context.Context, order string, call int, _ func(jobs.Progress)) error {
+		if order == "under way" && call == 1 {
+			begun <- struct{}{}
+			<-ctx.Done()
+		}
+		return ctx.Err()
+	}}
+	stop := work(t, q, 1, s)
+	submit(t, q, "under way")
+	<-begun
+	submit(t, q, "waiting")
+	first.stop()
+	stop() // it cannot say that it gives the job back
+	runNATS(t, dir, first.port)
+	work(t, q, 1, s)
+	for _, order := range []string{"under way", "waiting"} {
+		require.Eventually(t, func() bool {
+			job, err := q.Get(t.Context(), jobs.ID([]byte(order)))
+			return err == nil && job.State == jobs.Done
+		}, time.Minute, 10*time.Millisecond, order)
+		assert.Equal(t, "audio of "+order, audio(t, q, jobs.ID([]byte(order))))
+	}
+}

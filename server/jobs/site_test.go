@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"testing"
 	"time"
@@ -22,16 +23,28 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // startNATS runs a NATS server with JetStream in the process and returns its URL.
 func startNATS(t *testing.T) (url string, stop func()) {
 	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoSigs: true})
+	s := runNATS(t, t.TempDir(), server.RANDOM_PORT)
+	return s.url, s.stop
+}
+
+type natsServer struct {
+	url  string
+	port int
+	stop func()
+}
+
+func runNATS(t *testing.T, dir string, port int) natsServer {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: port, JetStream: true, StoreDir: dir, NoSigs: true})
 	require.NoError(t, err)
 	s.Start()
 	require.True(t, s.ReadyForConnections(10*time.Second))
-	stop = sync.OnceFunc(func() {
+	stop := sync.OnceFunc(func() {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
 	t.Cleanup(stop)
-	return s.ClientURL(), stop
+	return natsServer{s.ClientURL(), s.Addr().(*net.TCPAddr).Port, stop}
 }
 
 func config(t *testing.T, url string) jobs.Config {
