@@ -95,8 +95,12 @@ sanitize: ## native tests under ASan and UBSan
 	cmake --build build/sanitize -j $(JOBS)
 	ctest --test-dir build/sanitize --output-on-failure
 
-race: native ## Go tests under the race detector
+RACY := engine_test batch_test session_test parallel_test
+race: native ## Go tests under the race detector, native tests of threads under TSan
 	go test -race ./...
+	$(CMAKE) -B build/race -DBARKRT_SANITIZE=thread -DBARKRT_TESTS=ON -DBARKRT_BENCH=OFF
+	cmake --build build/race -j $(JOBS) --target $(RACY)
+	@for name in $(RACY); do build/race/native/tests/$$name --gtest_brief=1 || exit 1; done
 
 fuzz: native ## every fuzz target, $(GOFUZZTIME) each
 	@tools/fuzz $(GOFUZZTIME)
