@@ -90,6 +90,26 @@ constexpr decltype(Kernels::attention_pairs) attention_pairs = nullptr;
 #endif
 #if defined(__AVX512VNNI__)
 #include "cpu/kernels_panel.inc"
+#include "cpu/kernels_panel_i8.inc"
+#if defined(__AVX512BF16__)
+#include "cpu/kernels_panel_bf16.inc"
+#endif
+
+int64_t packed_row_bytes(int32_t type, int64_t k) {
+  if (type == kKernelI8) return PackedI8(k).row_bytes;
+#if defined(__AVX512BF16__)
+  if (type == kKernelBF16) return bf16_row_bytes(k);
+#endif
+  return 0;
+}
+
+void pack_row(void* row, const float* x, int64_t k, int32_t type) {
+#if defined(__AVX512BF16__)
+  if (type == kKernelBF16) return round_row(static_cast<char*>(row), x, k);
+#endif
+  (void)type;
+  quantise_row(static_cast<char*>(row), x, k);
+}
 
 void linear_of_any(const LinearTile& tile) {
   if (tile.packed == nullptr) return linear(tile);
