@@ -37,6 +37,7 @@ type synthCommand struct {
 	Seed                *uint64  `help:"Of the random stream; without it one is drawn and shown."`
 	Rules               string   `enum:"suno,hf" default:"suno" help:"suno, or hf to follow transformers: the text is then neither cut nor normalised."`
 	KV                  string   `name:"kv" enum:"f16,f32" default:"f16" help:"Type of the key-value cache; f32 for comparing with the reference implementations."`
+	Latency             string   `enum:"normal,low" default:"normal" help:"low: the fine stage in chunks of a second, to hear how the server's low latency sounds."`
 	MaxTokens           int      `help:"Most semantic tokens of each piece, about 50 a second; 0 is the model's own limit."`
 	SaveVoice           string   `help:"Write the run's semantic, coarse and fine tokens to this .npz; of a text in several pieces, those of the first, whose voice the others have."`
 	TemperatureSemantic *float32 `xor:"semantic" help:"Overrides the model's own."`
@@ -109,6 +110,9 @@ func (c *synthCommand) request(stdin io.Reader, env environ) (speech.Request, er
 			Semantic: c.TemperatureSemantic, Coarse: c.TemperatureCoarse, Fine: c.TemperatureFine,
 			TopK: c.TopK, TopP: c.TopP, MinEOSP: c.MinEOSP,
 		},
+	}
+	if c.Latency == "low" {
+		req.FineChunk = speech.LowLatency
 	}
 	if c.Greedy {
 		var zero float32

@@ -93,6 +93,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"stream_format":   streamFormat,
 	"speed":           speed,
 	"cut":             cut,
+	"latency":         latency,
 	"instructions":    instructions,
 
 	"seed":        seed,
@@ -238,6 +239,19 @@ func cut(b *speechBody, raw json.RawMessage) string {
 		return `must be "needed" or "early"`
 	}
 	b.cut = &where
+	return ""
+}
+
+func latency(b *speechBody, raw json.RawMessage) string {
+	var name string
+	_ = json.Unmarshal(raw, &name) // what is no string is no name either
+	switch name {
+	case "normal":
+	case "low":
+		b.request.FineChunk = speech.LowLatency
+	default:
+		return `must be "normal" or "low"`
+	}
 	return ""
 }
 

@@ -109,13 +109,14 @@ func TestDrawnSeedIsSentBackAndExactInJavaScript(t *testing.T) {
 func TestEverySpeechFieldReachesTheRuntime(t *testing.T) {
 	s := newSite(t, "mine")
 	r := s.speak(t, `{"model":"suno/bark","input":"Hi.","voice":{"id":"mine"},"speed":1.0,"instructions":"","stream_format":"audio",
-		"response_format":null,"seed":3,"rules":"hf","max_tokens":7,"temperature":0,"temperature_fine":0.25,"top_k":40,"top_p":0.5,"min_eos_p":0.1}`)
+		"response_format":null,"seed":3,"rules":"hf","max_tokens":7,"temperature":0,"temperature_fine":0.25,"top_k":40,"top_p":0.5,"min_eos_p":0.1,
+		"latency":"low"}`)
 	require.Equal(t, 200, r.status, "%s", r.body)
 	got := s.model.Requests()[0]
 	assert.Equal(t, "mine", got.Voice.(*speechtest.Voice).Name)
 	got.Voice = nil
 	assert.Equal(t, cgo.Request{
-		Rules: cgo.RulesHF, Text: "Hi.", Seed: 3, MaxSemanticTokens: 7,
+		Rules: cgo.RulesHF, Text: "Hi.", Seed: 3, MaxSemanticTokens: 7, FineChunk: 75,
 		Semantic: cgo.Sampling{TopK: 40, TopP: 0.5, MinEOSP: 0.1},
 		Coarse:   cgo.Sampling{TopK: 40, TopP: 0.5},
 		Fine:     cgo.Sampling{Temperature: 0.25, TopP: 1},

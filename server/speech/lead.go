@@ -11,6 +11,10 @@ import (
 // caution is how much slower than measured a request is taken to go on.
 const caution = 1.15
 
+// firstShare is the part of a piece's work before its first audio, where that does not come all at once: more than was
+// ever measured.
+const firstShare = 0.5
+
 // lead predicts when the rest of a request's audio will be there: a listener who has as much audio in hand as it asks
 // for and begins to listen never runs out of it, if the measured rate holds. One goroutine tells it what has been made;
 // any may ask.
@@ -27,6 +31,7 @@ type lead struct {
 	made    float64   // seconds of its audio
 	known   bool      // its length is
 	gap     float64   // seconds of silence between two pieces
+	step    float64   // seconds of audio that come at a time; 0 is a piece
 }
 
 // begin says that a piece is begun.
@@ -65,11 +70,14 @@ func (l *lead) need(speed float64) float64 {
 	}
 	work, pace := l.rates.of(l.model, l.running())
 	spent := l.clock().Sub(l.begun).Seconds()
-	if work == 0 { // the first piece of a model ever: when its audio begins most of its work is done
+	if work == 0 { // the first piece of a model ever
 		if !l.known {
 			return math.Inf(1)
 		}
-		work = spent / l.lengths[l.piece]
+		work = spent / l.lengths[l.piece] // when its audio begins most of the work is done
+		if l.step > 0 {
+			work = spent / l.made // not so: this errs to the slow side
+		}
 	}
 	work *= caution
 
@@ -79,13 +87,22 @@ func (l *lead) need(speed float64) float64 {
 		if i > l.piece || !l.known {
 			length *= pace
 		}
-		left, rest := work*length, length+l.gap
+		left, rest := work*length, length
 		if i == l.piece {
-			left, rest = max(left-spent, 0), max(length-l.made, 0)+l.gap
+			left, rest = max(left-spent, 0), max(length-l.made, 0)
+		}
+		last := rest // comes at the end of the work
+		if l.step > 0 {
+			last = min(rest, l.step)
+			first := firstShare
+			if l.made > 0 && i == l.piece {
+				first = last / max(rest, last)
+			}
+			most = max(most, until+first*left-listening/speed)
 		}
 		until += left
-		most = max(most, until-listening/speed)
-		listening += rest
+		most = max(most, until-(listening+rest-last)/speed)
+		listening += rest + l.gap
 	}
 	return most
 }

@@ -49,6 +49,7 @@ func TestListenerBeginsWithWhatItNeeds(t *testing.T) {
 type virtual struct {
 	service *speech.Service
 	now     time.Time
+	chunk   int // Request.FineChunk
 }
 
 type virtualModels struct{ runtime cgo.Runtime }
@@ -114,7 +115,7 @@ func (v *virtual) listen(t *testing.T, text string, speed float64) heard {
 		playing, out.first = true, v.now.Sub(start)
 		l.Play(v.now, held)
 	}
-	result, err := v.service.Speak(t.Context(), speech.Request{Model: "suno/bark-small", Text: text, Seed: seed(1)}, speech.Sink{
+	result, err := v.service.Speak(t.Context(), speech.Request{Model: "suno/bark-small", Text: text, Seed: seed(1), FineChunk: v.chunk}, speech.Sink{
 		Start: func(s speech.Start) error {
 			l.Need = func() float64 { return s.Need(speed) }
 			return nil
@@ -146,13 +147,21 @@ var uneven = strings.Repeat("A short one to start with, friends. "+sentence+" An
 
 func TestStreamNeverStarvesAtAnyRate(t *testing.T) {
 	for _, scale := range []float64{0.02, 0.2, 0.3, 3} {
-		for name, text := range map[string]string{"even": long, "uneven": uneven, "one piece": sentence} {
-			for _, speed := range []float64{0.5, 2} {
-				v := newVirtual(t, scale, "")
-				for range 2 { // the first knows nothing of the model
-					h := v.listen(t, text, speed)
-					assert.Zero(t, h.underruns, "%s at scale %v, speed %v: %+v", name, scale, speed, h)
-				}
+		for _, chunk := range []int{0, speech.LowLatency} {
+			neverStarves(t, scale, chunk)
+		}
+	}
+}
+
+func neverStarves(t *testing.T, scale float64, chunk int) {
+	t.Helper()
+	for name, text := range map[string]string{"even": long, "uneven": uneven, "one piece": sentence} {
+		for _, speed := range []float64{0.5, 2} {
+			v := newVirtual(t, scale, "")
+			v.chunk = chunk
+			for range 2 { // the first knows nothing of the model
+				h := v.listen(t, text, speed)
+				assert.Zero(t, h.underruns, "%s at scale %v, chunk %d, speed %v: %+v", name, scale, chunk, speed, h)
 			}
 		}
 	}
@@ -165,6 +174,14 @@ func TestFastModelIsHeardAfterItsFirstPiece(t *testing.T) {
 		require.Less(t, h.rate, 0.8)
 		assert.Less(t, h.first, h.last*35/100, "%+v", h)
 	}
+}
+
+func TestLowLatencyIsHeardWithinItsFirstPiece(t *testing.T) {
+	v := newVirtual(t, 0.15, "")
+	exact := v.listen(t, long, 1)
+	v.chunk = speech.LowLatency
+	h := v.listen(t, long, 1)
+	assert.Less(t, h.first, exact.first*2/3, "%+v, not %+v", h, exact)
 }
 
 func TestSlowModelIsHeardBeforeItIsDone(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 // SilenceSeconds lies between two pieces of a long text.
 const SilenceSeconds = 0.25
 
+// LowLatency is a FineChunk of a second of Bark's 75 frames: the audio of a piece comes a second at a time.
+const LowLatency = 75
+
 // NoVoice is the voice name that asks for no voice: the model makes up a speaker.
 const NoVoice = "none"
 
@@ -24,6 +27,7 @@ type Request struct {
 	Rules             cgo.Rules
 	KV                cgo.KVType
 	MaxSemanticTokens int // of each piece; 0 is the model's own limit
+	FineChunk         int // see cgo.Request; LowLatency is a good one
 	Sampling          SamplingChoice
 	Priority          int           `json:"-"` // in the queue: higher goes first
 	Patience          time.Duration `json:"-"` // how long it can wait for its turn; 0 is for ever

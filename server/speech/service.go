@@ -191,6 +191,7 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 	}
 	r.base.Rules = r.req.Rules
 	r.base.MaxSemanticTokens = r.req.MaxSemanticTokens
+	r.base.FineChunk = r.req.FineChunk
 	r.req.Sampling.apply(&r.base)
 	r.lead = r.newLead()
 	r.result.Start = Start{
@@ -213,6 +214,9 @@ func (r *reading) prepare(ctx context.Context) (err error) {
 func (r *reading) newLead() *lead {
 	l := &lead{clock: r.service.clock, rates: r.service.rates, model: r.req.Model, gap: SilenceSeconds,
 		running: func() int { running, _ := r.service.Load(); return running }}
+	if info := r.model.Info(); r.req.FineChunk > 0 {
+		l.step = float64(r.req.FineChunk*info.HopLength) / float64(info.SampleRate)
+	}
 	for _, piece := range r.pieces {
 		l.lengths = append(l.lengths, SpokenSeconds(piece))
 	}
