@@ -94,6 +94,7 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"speed":           speed,
 	"cut":             cut,
 	"latency":         latency,
+	"history":         history,
 	"instructions":    instructions,
 
 	"seed":        seed,
@@ -239,6 +240,17 @@ func cut(b *speechBody, raw json.RawMessage) string {
 		return `must be "needed" or "early"`
 	}
 	b.cut = &where
+	return ""
+}
+
+func history(b *speechBody, raw json.RawMessage) string {
+	var name string
+	_ = json.Unmarshal(raw, &name) // what is no string is no name either
+	of, ok := map[string]speech.History{"voice": speech.HistoryVoice, "previous": speech.HistoryPrevious}[name]
+	if !ok {
+		return `must be "voice" or "previous"`
+	}
+	b.request.History = of
 	return ""
 }
 

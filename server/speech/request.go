@@ -22,6 +22,7 @@ type Request struct {
 	Model             string
 	Text              string // valid UTF-8
 	Cut               Cut
+	History           History
 	Voice             VoiceChoice
 	Seed              *uint64 // nil draws one
 	Rules             cgo.Rules
@@ -35,6 +36,15 @@ type Request struct {
 	// cache.AtOnce or a duration.
 	KeepAlive time.Duration `json:"-"`
 }
+
+// History says what the pieces after the first speak on from.
+type History int
+
+// What there is.
+const (
+	HistoryVoice    History = iota // the request's voice, or without one the first piece
+	HistoryPrevious                // the piece before: its tone goes on, and its voice may drift
+)
 
 // VoiceChoice says whose voice to speak with. The zero value is no voice.
 type VoiceChoice struct {

@@ -66,10 +66,10 @@ func (s *Service) Load() (running, waiting int) { return s.admission.Load() }
 // *QueueFullError when too many wait, a *TooLateError when it would wait longer than its patience, an error of the
 // models or the runtime, or ctx.Err().
 //
-// Text beyond what the model can say in one go, or with CutEarly, is cut by Pieces, joined with SilenceSeconds of silence. With
-// cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All pieces have the
-// request's voice; without one, the first piece's own tokens are the voice of the others, so that the speaker stays
-// the same.
+// Text beyond what the model can say in one go, or with CutEarly, is cut by Pieces, joined with SilenceSeconds of
+// silence. With cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All
+// pieces have the request's voice; without one, the first piece's own tokens are the voice of the others, so that the
+// speaker stays the same. With HistoryPrevious each piece is the voice of the next.
 func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, error) {
 	if err := checkText(req); err != nil {
 		return Result{}, err
@@ -288,7 +288,7 @@ func (r *reading) speak(ctx context.Context) error {
 func (r *reading) piece(ctx context.Context, i int) error {
 	req := r.base
 	req.Text, req.Voice, req.Seed = r.pieces[i], r.voice, PieceSeed(r.result.Seed, i)
-	learn := r.voice == nil && i+1 < len(r.pieces)
+	learn := i+1 < len(r.pieces) && (r.voice == nil || r.req.History == HistoryPrevious)
 	var spoken cgo.VoiceArrays
 	r.lead.begin(i)
 	began := time.Now()
@@ -314,15 +314,25 @@ func (r *reading) piece(ctx context.Context, i int) error {
 	return nil
 }
 
-// learnVoice makes the first piece's tokens the voice of those that follow. A piece that said nothing is no voice:
-// then the next piece is tried.
+// shortestVoice is the fewest semantic tokens that make a voice, a second: of less the model learns little, and suno's
+// rules may refuse the ratio of its lengths.
+const shortestVoice = 50
+
+// learnVoice makes a piece's tokens the voice of those that follow. A piece that said next to nothing is no voice: then
+// there is still the one before, or the next piece is tried.
 func (r *reading) learnVoice(spoken cgo.VoiceArrays) error {
+	if len(spoken.Semantic) < shortestVoice {
+		return nil
+	}
 	voice, err := r.model.NewVoice(spoken)
 	if errors.Is(err, cgo.ErrInvalidArgument) {
 		r.service.log.Debug().Err(err).Str("model", r.req.Model).Msg("a piece is no voice for the next one")
 		return nil
 	}
-	r.voice = voice
+	if err == nil {
+		r.closeVoice()
+		r.voice = voice
+	}
 	return err
 }
 

@@ -103,6 +103,22 @@ func TestGivenVoiceSpeaksAllPieces(t *testing.T) {
 	}
 }
 
+func TestPreviousPieceIsTheHistoryIfAskedFor(t *testing.T) {
+	for _, first := range []string{"", "v2/en_speaker_6"} {
+		h := newHouse(t, "v2/en_speaker_6")
+		text := "The first sentence of this text is short, friends. Then the second one, which says rather more than it. " + long
+		h.say(t, speech.Request{Text: text, History: speech.HistoryPrevious, Voice: speech.VoiceChoice{Name: first}})
+		requests := h.model.Requests()
+		require.Len(t, requests, 6)
+		if first != "" {
+			assert.Equal(t, first, requests[0].Voice.(*speechtest.Voice).Name)
+		}
+		for i, r := range requests[1:] {
+			assert.Equal(t, []int32([]rune(requests[i].Text)), r.Voice.(*speechtest.Voice).Arrays.Semantic, "piece %d", i+1)
+		}
+	}
+}
+
 func TestPieceThatSaidNothingIsNoVoice(t *testing.T) {
 	h := newHouse(t)
 	h.model.BadVoice = true
