@@ -261,9 +261,21 @@ func clauses(text string) []string {
 	})
 }
 
-// words cuts after white space.
+// longestCue is the most runes of a cue such as [clears throat], brackets included; what is longer is text in brackets.
+const longestCue = 40
+
+// words cuts after white space, but not in a cue.
 func words(text string) []string {
-	return cutAfter(text, func(r, next rune) bool { return unicode.IsSpace(r) && !unicode.IsSpace(next) })
+	opened := longestCue // runes since the last bracket was opened, if it is not closed
+	return cutAfter(text, func(r, next rune) bool {
+		switch opened++; r {
+		case '[':
+			opened = 0
+		case ']':
+			opened = longestCue
+		}
+		return unicode.IsSpace(r) && !unicode.IsSpace(next) && opened >= longestCue
+	})
 }
 
 // runes cuts between code points: the last resort, for a heap of combining marks.

@@ -99,6 +99,29 @@ func TestThousandsSeparatorIsNoClause(t *testing.T) {
 	}
 }
 
+func TestCuesAreKeptWhole(t *testing.T) {
+	cues := []string{"[laughs]", "[clears throat]", "♪", "[MAN]", "—", "..."}
+	for name, text := range map[string]string{
+		"sentences": strings.Repeat("Well [laughs] I did not expect that. [clears throat] ♪ In the jungle, the mighty jungle ♪ [MAN] HELLO — and so on... ", 8),
+		"one word":  strings.TrimSpace(strings.Repeat("[clears throat] ", 120)),
+		"no stop":   strings.TrimSpace(strings.Repeat("and then [laughs] and [clears throat] and ♪ la la ♪ and — well ... [MAN] no ", 12)),
+	} {
+		for _, cut := range []speech.Cut{speech.CutNeeded, speech.CutEarly} {
+			got, err := speech.Pieces(speechtest.NewModel("m"), cgo.RulesSuno, text, cut)
+			require.NoError(t, err)
+			require.Greater(t, len(got), 1, name)
+			for _, cue := range cues {
+				n := 0
+				for _, p := range got {
+					n += strings.Count(p, cue)
+				}
+				assert.Equal(t, strings.Count(text, cue), n, "%s of %s", cue, name)
+			}
+			assert.Equal(t, strings.Join(strings.Fields(text), ""), strings.Join(strings.Fields(strings.Join(got, "")), ""), name)
+		}
+	}
+}
+
 func TestControlCharactersAreNoPieceOfTheirOwn(t *testing.T) {
 	for _, p := range pieces(t, "\x01\x02\n"+strings.Repeat(sentence+"\n\x00\n", 6)) {
 		assert.True(t, strings.ContainsFunc(p, unicode.IsLetter), "%q", p)
