@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -336,4 +337,34 @@ func TestFailureInTheMiddleIsAnEvent(t *testing.T) {
 	assert.Equal(t, "device_failed", deref(last.Error.Code))
 	assert.NotContains(t, last.Error.Message, "secret")
 	assert.Nil(t, last.Usage)
+}
+
+func TestLongFormTakesConstantMemory(t *testing.T) {
+	s := newSite(t)
+	const pieces = 1 << 16 / (len(sentence) + 1) // as many as the server takes
+	text := strings.TrimSpace(strings.Repeat(sentence+" ", pieces))
+	for _, more := range []string{"", `,"seed":7`} { // with a seed up to 32 MB are kept for others, then the beginning is dropped
+		resp := s.open(t, `{"model":"suno/bark","input":"`+text+`","response_format":"pcm"`+more+`}`)
+		require.Equal(t, 200, resp.StatusCode)
+		assert.Equal(t, strconv.Itoa(pieces), resp.Header.Get("X-Barkd-Pieces"))
+		block, total := make([]byte, 1<<20), 0
+		heap := func(until int) int {
+			for total < until {
+				n, err := resp.Body.Read(block)
+				total += n
+				require.NoError(t, err)
+			}
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return int(m.HeapAlloc)
+		}
+		const whole = 100 << 20 // of its 208 MB
+		early := heap(whole / 2)
+		late := heap(2 * whole)
+		assert.Less(t, late-early, 8<<20, "all of the audio is %d MB", 2*pieces*pieceSamples>>20)
+		n, err := io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		assert.EqualValues(t, 2*(pieces*pieceSamples+(pieces-1)*silentSamples), total+int(n))
+	}
 }
