@@ -49,6 +49,8 @@ func TestWrongSpeechRequestsAreNamed(t *testing.T) {
 		"cut":               {body(`"cut":"late"`), "cut", "invalid_value", 400},
 		"latency":           {body(`"latency":"none"`), "latency", "invalid_value", 400},
 		"history":           {body(`"history":"next"`), "history", "invalid_value", 400},
+		"progress":          {body(`"progress":true`), "progress", "invalid_value", 400},
+		"progress number":   {body(`"progress":1,"stream_format":"sse"`), "progress", "invalid_value", 400},
 		"cut number":        {body(`"cut":1`), "cut", "invalid_value", 400},
 		"speed":             {body(`"speed":4.01`), "speed", "invalid_value", 400},
 		"speed slow":        {body(`"speed":0.24`), "speed", "invalid_value", 400},

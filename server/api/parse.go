@@ -78,6 +78,7 @@ type speechBody struct {
 	format      audio.Format
 	speed       float64
 	delivery    delivery
+	progress    bool        // told in events
 	cut         *speech.Cut // nil: by the delivery
 	temperature *float32    // of each stage whose own field is missing
 	forget      bool        // hold no generation
@@ -95,7 +96,13 @@ var speechFields = map[string]func(*speechBody, json.RawMessage) string{
 	"cut":             cut,
 	"latency":         latency,
 	"history":         history,
-	"instructions":    instructions,
+	"progress": func(b *speechBody, raw json.RawMessage) string {
+		if json.Unmarshal(raw, &b.progress) != nil {
+			return "must be true or false"
+		}
+		return ""
+	},
+	"instructions": instructions,
 
 	"seed":        seed,
 	"rules":       rules,
@@ -135,6 +142,9 @@ func parseSpeech(body []byte) (speechBody, error) {
 	}
 	if b.request.Text == "" {
 		return speechBody{}, missing("input")
+	}
+	if b.progress && b.delivery != deliverEvents {
+		return speechBody{}, badRequest("progress", "invalid_value", `"progress" needs "stream_format": "sse".`)
 	}
 	if b.format.Name == "" {
 		b.format = audio.MP3

@@ -8,18 +8,25 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"github.com/valyala/fasthttp"
 	"go.opentelemetry.io/otel/trace"
+
+	"barkd/server/speech"
 )
 
 // writePatience is how long a client may take none of a stream before it is given up: it holds up the model.
 const writePatience = 30 * time.Second
 
+// tellEvery is how often progress is told within a stage.
+const tellEvery = 100 * time.Millisecond
+
 // sendStream answers with the audio as it is made. The handler must return right after.
 func (u *utterance) sendStream(c *fiber.Ctx) {
 	unbuffered(c)
 	u.startHeaders(c)
-	c.Set("X-Barkd-Held-Seconds", decimal(u.held.Seconds()))
-	if u.starves {
-		c.Set("X-Barkd-Underruns-Expected", "true")
+	if !u.order.progress { // else there is no audio yet
+		c.Set("X-Barkd-Held-Seconds", decimal(u.held.Seconds()))
+		if u.starves {
+			c.Set("X-Barkd-Underruns-Expected", "true")
+		}
 	}
 	body := &speechBodyStream{utterance: u, conn: c.Context().Conn()}
 	if u.order.delivery == deliverEvents {
@@ -75,6 +82,14 @@ type (
 		Type  string `json:"type"`
 		Usage usage  `json:"usage"`
 	}
+	progressEvent struct { // ours
+		Type   string `json:"type"`
+		Piece  int    `json:"piece"` // from 0
+		Pieces int    `json:"pieces"`
+		Stage  string `json:"stage"`
+		Done   int    `json:"done"`
+		Total  int    `json:"total"` // a bound
+	}
 	errorEvent struct {
 		Type string `json:"type"`
 		envelope
@@ -91,6 +106,12 @@ type usage struct {
 func (u *utterance) sendDelta(encoded []byte) error {
 	const name = "speech.audio.delta"
 	return writeEvent(u.to, name, "", deltaEvent{Type: name, Audio: encoded})
+}
+
+func (u *utterance) sendProgress(at speech.Progress) error {
+	const name = "speech.audio.progress"
+	return writeEvent(u.to, name, "", progressEvent{Type: name, Piece: at.Piece, Pieces: at.Pieces, Stage: at.Stage.String(),
+		Done: at.Done, Total: at.Total})
 }
 
 func (u *utterance) sendDone() error {

@@ -281,7 +281,10 @@ type speechEvent struct {
 		Output int `json:"output_tokens"`
 		Total  int `json:"total_tokens"`
 	} `json:"usage"`
-	Error *failure `json:"error"`
+	Error  *failure `json:"error"`
+	Stage  string   `json:"stage"`
+	Piece  int      `json:"piece"`
+	Pieces int      `json:"pieces"`
 }
 
 // events reads the events of a body, which must end cleanly.
@@ -325,6 +328,31 @@ func TestEventsHoldTheAudioAndTheUsage(t *testing.T) {
 	assert.Equal(t, 3*len(sentence), done.Usage.Input)
 	assert.Equal(t, 3*len(sentence), done.Usage.Output)
 	assert.Equal(t, 6*len(sentence), done.Usage.Total)
+}
+
+func TestEventsTellTheProgressIfAskedFor(t *testing.T) {
+	s := newSite(t)
+	for _, format := range []string{"pcm", "mp3"} {
+		resp := s.open(t, long(`,"stream_format":"sse","progress":true,"response_format":"`+format+`"`))
+		assert.Empty(t, resp.Header.Get("X-Barkd-Held-Seconds"))
+		var stages, deltas int
+		for _, e := range events(t, resp.Body) {
+			switch e.Type {
+			case "speech.audio.progress":
+				stages++
+				assert.Contains(t, []string{"semantic", "codec"}, e.Stage)
+				assert.Equal(t, 3, e.Pieces)
+				assert.Equal(t, deltas > 0, e.Piece > 0 || e.Stage == "codec", "it comes when it happens")
+			case "speech.audio.delta":
+				deltas++
+			}
+		}
+		assert.GreaterOrEqual(t, stages, 6, "two stages of three pieces")
+	}
+	all := events(t, s.open(t, long(`,"stream_format":"sse"`)).Body)
+	for _, e := range all {
+		assert.NotEqual(t, "speech.audio.progress", e.Type, "OpenAI's clients do not know it")
+	}
 }
 
 func TestFailureInTheMiddleIsAnEvent(t *testing.T) {

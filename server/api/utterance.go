@@ -33,6 +33,7 @@ type utterance struct {
 	decided chan struct{} // closed when start and streamed are set
 	begun   chan struct{} // closed when a stream has its first bytes; start is set by then
 	once    sync.Once     // for begun: ffmpeg's output comes on a goroutine of its own
+	heard   sync.Once     // for the first audio
 	done    chan struct{} // closed when the goroutine ends; all below is set by then
 	from    *io.PipeReader
 	to      *io.PipeWriter
@@ -43,6 +44,7 @@ type utterance struct {
 	starves  bool          // the stream began with less than its listener needs
 	streamed bool
 	stage    string
+	told     time.Time     // when progress was
 	encoder  audio.Encoder // of a stream, from its first audio on
 	listener speech.Listener
 	playing  bool      // a stream's audio is passed on as it comes
@@ -108,10 +110,7 @@ func (u *utterance) speak() (err error) {
 			err = panicError(p)
 		}
 	}()
-	sink := speech.Sink{Start: u.begin, Audio: u.audio, Progress: func(at speech.Progress) error {
-		u.stage = at.Stage.String()
-		return u.playHeld()
-	}}
+	sink := speech.Sink{Start: u.begin, Audio: u.audio, Progress: u.progress}
 	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
 		err = u.finish()
 	}
@@ -154,6 +153,20 @@ func (u *utterance) audio(part []float32) error {
 		u.listener.Hold(time.Now(), u.length(part))
 	}
 	return u.playHeld()
+}
+
+// progress follows the work, and tells of it if the request wants that.
+func (u *utterance) progress(at speech.Progress) error {
+	news := at.Stage.String() != u.stage || time.Since(u.told) >= tellEvery
+	u.stage = at.Stage.String()
+	if err := u.playHeld(); err != nil || !u.order.progress || !news {
+		return err
+	}
+	u.told = time.Now()
+	if err := u.beginAnswer(); err != nil {
+		return err
+	}
+	return u.sendProgress(at)
 }
 
 // playHeld begins to send a stream if its listener can begin.
@@ -206,21 +219,29 @@ func (u *utterance) open() error {
 	return nil
 }
 
-// Write hands encoded audio to the response and waits until it is taken; with the first of it, the response begins.
-func (u *utterance) Write(encoded []byte) (int, error) {
-	if len(encoded) == 0 {
-		return 0, nil
-	}
+// beginAnswer lets the handler send the stream, unless its deadline has passed.
+func (u *utterance) beginAnswer() error {
 	u.once.Do(func() {
 		if u.due.met() {
-			u.server.Metrics.FirstAudio(time.Since(u.arrived))
 			close(u.begun)
 		}
 	})
 	if !u.hasBegun() {
 		<-u.ctx.Done() // the deadline has passed, so it ends now
-		return 0, context.Cause(u.ctx)
+		return context.Cause(u.ctx)
 	}
+	return nil
+}
+
+// Write hands encoded audio to the response and waits until it is taken; with the first of it, the response begins.
+func (u *utterance) Write(encoded []byte) (int, error) {
+	if len(encoded) == 0 {
+		return 0, nil
+	}
+	if err := u.beginAnswer(); err != nil {
+		return 0, err
+	}
+	u.heard.Do(func() { u.server.Metrics.FirstAudio(time.Since(u.arrived)) })
 	if u.order.delivery == deliverEvents {
 		return len(encoded), u.sendDelta(encoded)
 	}
