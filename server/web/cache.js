@@ -1,4 +1,5 @@
-// The view Cache: looks at the statistics every few seconds and after each event, while the view is open.
+// The view Cache: looks at the statistics after each event of the cache, and now and then for what no event tells (who uses a
+// model, ages), while somebody can see it.
 
 import { adminKey, events, get, hasKey, keepKey, request } from "./api.js";
 import { byId, bytes, describe, percent, seconds, setText, show } from "./dom.js";
@@ -8,7 +9,7 @@ import { memory } from "./memory.js";
 import { Models } from "./models.js";
 import { Plan } from "./plan.js";
 
-const lookEvery = 3000; // ms
+const lookEvery = 15000; // ms
 const afterEvent = 150; // ms: events come in bursts
 const retryAfter = 3000; // ms
 
@@ -23,6 +24,10 @@ let timer = 0;
 let stats = null;
 
 export function start() {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer);
+    else refresh();
+  });
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     keepKey(adminKey, byId("key").value);
@@ -66,7 +71,7 @@ async function refresh() {
   byId("cache-body").hidden = false;
   show(byId("cache-error"), "");
   draw();
-  timer = setTimeout(refresh, lookEvery);
+  if (!document.hidden) timer = setTimeout(refresh, lookEvery);
   return true;
 }
 
