@@ -2,6 +2,7 @@
 
 import { apiKey, get, hasKey, keepKey, request } from "./api.js";
 import { byId, clock, describe, el, options, seconds, setText, show } from "./dom.js";
+import * as keeper from "./keeper.js";
 import { Player } from "./player.js";
 import { Wave } from "./wave.js";
 import * as wav from "./wav.js";
@@ -40,6 +41,10 @@ export async function start(health) {
     list(health);
   });
   player.addEventListener("change", draw);
+  keeper.start(async (id) => {
+    await choose(simulated);
+    byId("voice").value = id;
+  });
   count();
   await list(health);
 }
@@ -96,12 +101,12 @@ async function choose(simulated) {
   }
 }
 
-function listVoices({ voices, default: usual, aliases }) {
+function listVoices({ voices, stored = [], default: usual, aliases }) {
   const named = Object.entries(aliases);
   options(byId("voice"), [["", usual ? `The usual one (${usual})` : "The model’s own"], ["none", "None: it makes up a speaker"]]);
   const group = (label, pairs) => pairs.length > 0 &&
     el("optgroup", { label }, ...pairs.map(([value, text]) => el("option", { value }, text)));
-  const groups = [group("Voices of the model", voices.map((v) => [v, v])),
+  const groups = [group("Kept on this server", stored.map((v) => [v.id, v.name])), group("Voices of the model", voices.map((v) => [v, v])),
     group("OpenAI’s names", voices.length > 0 ? named.map(([name, voice]) => [name, `${name} (${voice})`]) : [])];
   byId("voice").append(...groups.filter(Boolean));
 }
@@ -200,6 +205,7 @@ function tell(headers, first, took) {
   const factor = Number(headers.get("X-Barkd-Real-Time-Factor") ?? took / player.seconds);
   seed = headers.get("X-Barkd-Seed") ?? "";
   byId("keep-seed").disabled = seed === "";
+  keeper.offer(headers.get("X-Barkd-Generation"));
   describe(byId("facts"), [
     ["Length", seconds(player.seconds)],
     ["First sound after", seconds(first)],

@@ -2,7 +2,8 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
@@ -104,6 +105,36 @@ test("a text is spoken, heard and saved with the keyboard alone", async () => {
   await page.locator("#work").waitFor({ state: "hidden" });
   const second = await heard(page, () => page.locator("#download").click());
   assert.ok(first.bytes.equals(second.bytes), "the same seed gave other audio");
+  assert.deepEqual(errors, []);
+  await page.close();
+});
+
+test("the voice of a speech is kept and speaks again", async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), "barkd-voices-"));
+  const keeping = await serve({ VOICES_DIR: folder });
+  t.after(async () => {
+    await keeping.close();
+    await rm(folder, { recursive: true });
+  });
+  const { page, errors } = await open(browser, keeping.url, { refusals: [409] });
+  await page.locator("#voice optgroup").first().waitFor({ state: "attached" });
+  await page.click("#speak-button");
+  await page.locator("#facts dd").first().waitFor();
+  await page.click("#voice-keeper summary");
+  await page.fill("#voice-name", "My narrator");
+  assert.deepEqual(await violations(page), []);
+  await page.keyboard.press("Enter");
+  await page.locator("#speak-status", { hasText: "is kept and chosen" }).waitFor({ state: "attached" });
+  assert.equal(await page.locator("#voice option:checked").innerText(), "My narrator");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "voice");
+  const answer = page.waitForResponse((r) => r.url().endsWith("/v1/audio/speech"));
+  await page.click("#speak-button");
+  assert.equal((await answer).headers()["x-barkd-voice"], await page.locator("#voice").inputValue());
+  await page.locator("#work").waitFor({ state: "hidden" });
+  await page.click("#voice-keeper summary");
+  await page.fill("#voice-name", "My narrator");
+  await page.keyboard.press("Enter");
+  await page.locator("#voice-error", { hasText: /name/ }).waitFor();
   assert.deepEqual(errors, []);
   await page.close();
 });
