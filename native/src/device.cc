@@ -102,7 +102,7 @@ std::string cpu_detail() {
 #if defined(__x86_64__)
   if (chosen == "avx512_bf16")
     return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
-           "and BF16 (for bf16 weights)";
+           "and BF16 (for bf16 weights, and attention of the fine stage)";
   if (chosen == "avx512_vnni")
     return "avx512_vnni kernels: the processor has AVX-512 F, BW, DQ, VL and VNNI (for 8-bit "
            "weights), but not BF16";
