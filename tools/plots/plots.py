@@ -45,7 +45,7 @@ def roofline(ops: list[dict], path: Path) -> None:
     marks = {"linear": "o", "attention": "s", "lstm": "^", "conv1d": "D"}
     for op in ops:
         kind, kept = op["op"].split()[:2]
-        colour = TYPES.get(kept, TYPES["f32"])
+        colour = TYPES.get(kept.lower(), TYPES["f32"])
         axis.plot(op["operations"] / op["bytes"], op["operations"] / op["seconds"], marks[kind], color=colour)
     for kind, mark in marks.items():
         axis.plot([], [], mark, color="black", label=kind)
