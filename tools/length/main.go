@@ -45,7 +45,7 @@ func main() {
 	server := flag.String("server", "bin/barkd", "the program to start")
 	out := flag.String("json", "", "file to write, one object per text")
 	flag.Parse()
-	counts := []int{1, 8, 32, 64, 128}
+	counts := []int{1, 8, 32, 64, 256}
 	if flag.NArg() > 0 {
 		counts = counts[:0]
 		for _, arg := range flag.Args() {
