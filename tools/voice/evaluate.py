@@ -5,6 +5,7 @@
 Cases:
     teacher     the teacher's own audio (16 kHz)
     target      what the decoder is trained on: the teacher's parameters on our grid through vocoder.py
+    quantised   the centroids of the true codes through vocoder.py: what the codes allow
     copy        the true codes through the trained decoder; copy2: only the two coarse codebooks
     coarse      the true semantic tokens through the trained coarse and fine stages and the decoder
     FILE.gguf   text to audio by `barkd synth` with its defaults, a fixed seed
@@ -60,6 +61,22 @@ def target(args, texts):
     return [(every[voice_of(i)][i], 24000) for i in range(len(texts))]
 
 
+def quantised(args, texts):
+    import vocoder
+
+    stored = np.load(args.data / "codebooks.npz")
+    order = stored["weights"].size // 2
+    out = []
+    for i in range(len(texts)):
+        voice = voice_of(i)
+        codes = ragged.load(args.data / f"codes.held_out.{voice}.npz")["codes"][i].astype(int)
+        levels = ragged.load(args.data / f"held_out.{voice}.npz", "level")["level"][i]
+        envelope = sum(book[codes[:, q]] for book, q in zip(stored["books"], (0, 2, 3), strict=True))
+        halves = (envelope / stored["weights"] + stored["means"][VOICES.index(voice)]).reshape(-1, 2, order)
+        out.append((vocoder.synthesize(halves.repeat(2, axis=1).reshape(-1, order), levels, i), 24000))
+    return out
+
+
 def copy(args, texts, used: int = 4):
     from decoder import Decoder
     from export import load
@@ -105,6 +122,7 @@ def make(case: str, args, texts):
     return {
         "teacher": teacher,
         "target": target,
+        "quantised": quantised,
         "copy": copy,
         "copy2": lambda a, t: copy(a, t, 2),
         "coarse": from_semantic,
