@@ -4,9 +4,11 @@ import { apiKey, get, hasKey, keepKey, request } from "./api.js";
 import { byId, clock, describe, el, options, seconds, setText, show } from "./dom.js";
 import * as keeper from "./keeper.js";
 import { Player } from "./player.js";
+import * as speech from "./speech.js";
 import { Wave } from "./wave.js";
 import * as wav from "./wav.js";
 
+const stages = ["semantic", "coarse", "fine", "codec"];
 const lookEvery = 700; // ms between looks at what the server does
 const maxInputChars = 65536; // of a server with the usual MAX_INPUT_CHARS
 
@@ -112,7 +114,7 @@ function listVoices({ voices, stored = [], default: usual, aliases }) {
 }
 
 function body() {
-  const out = { model: byId("model").value, input: byId("input").value, response_format: "wav", stream_format: "audio" };
+  const out = { model: byId("model").value, input: byId("input").value, response_format: "pcm", stream_format: "sse", progress: true };
   if (byId("voice").value) out.voice = byId("voice").value;
   if (byId("temperature").value) out.temperature = Number(byId("temperature").value);
   return out;
@@ -130,25 +132,27 @@ async function speak() {
   player.unlock();
   player.pause();
   show(byId("speak-error"), "");
-  const stop = watch(body().model);
+  const work = watch(body().model);
   const began = performance.now();
   try {
     const response = await request("/v1/audio/speech", { method: "POST", json: encode(body(), byId("seed").value.trim()), signal: running.signal });
-    await listen(response, began);
+    await listen(response, began, work.progress);
     setText(byId("speak-status"), `Done: ${seconds(player.seconds)} of audio.`);
   } catch (error) {
     if (error.name === "AbortError") setText(byId("speak-status"), "Cancelled.");
     else failed(error);
   } finally {
     running = null;
-    stop();
+    work.stop();
   }
 }
 
-// watch shows that work goes on, and on what; it returns the function that ends it.
+// watch shows that work goes on, and on what; progress takes what the server tells of it, stop ends it.
 function watch(model) {
   const began = performance.now();
   const said = (text) => setText(byId("work-text"), text);
+  const bar = byId("work-bar");
+  bar.removeAttribute("value");
   said("Sent to the server.");
   setText(byId("speak-status"), "Working.");
   busy(true);
@@ -156,15 +160,23 @@ function watch(model) {
   const look = setInterval(async () => {
     const health = await get("/health").catch(() => null);
     const entry = health?.cache?.entries.find((e) => e.model === model);
-    if (!running || !health) return;
+    if (!running || !health || bar.hasAttribute("value")) return;
     if (!entry || entry.state === "reserving") said(`Waiting for room for ${model}.`);
     else if (entry.state === "loading") said(`Loading ${model}${entry.done_bytes ? ` (${Math.min(99, Math.floor((100 * entry.done_bytes) / entry.bytes))} %)` : ""}.`);
     else said(health.requests.waiting > 0 ? `Speaking; ${health.requests.waiting} in the queue.` : "Speaking.");
   }, lookEvery);
-  return () => {
-    clearInterval(tick);
-    clearInterval(look);
-    busy(false);
+  return {
+    progress({ piece, pieces, stage, done, total }) {
+      clearInterval(look);
+      const at = (piece + (stages.indexOf(stage) + done / total) / stages.length) / pieces;
+      bar.value = Math.max(at, bar.hasAttribute("value") ? bar.value : 0); // stages take turns
+      said(pieces > 1 ? `Part ${piece + 1} of ${pieces}: ${stage}.` : `Speaking: ${stage}.`);
+    },
+    stop() {
+      clearInterval(tick);
+      clearInterval(look);
+      busy(false);
+    },
   };
 }
 
@@ -178,19 +190,21 @@ function busy(yes) {
 }
 
 // listen plays the answer to a request that was sent at began, as it comes.
-async function listen(response, began) {
+async function listen(response, began, progress) {
   let first = 0;
-  await wav.read(response, {
-    begin(rate) {
-      player.begin(rate);
-      byId("player").hidden = false;
-      player.play();
-    },
+  await speech.read(response, {
+    progress,
     part(samples) {
-      first ||= (performance.now() - began) / 1000;
+      if (!first) {
+        first = (performance.now() - began) / 1000;
+        player.begin(Number(response.headers.get("X-Barkd-Sample-Rate")));
+        byId("player").hidden = false;
+        player.play();
+      }
       player.add(samples);
     },
   });
+  if (!first) throw new Error("The model said nothing: try again, or with another seed.");
   player.end();
   const took = (performance.now() - began) / 1000;
   URL.revokeObjectURL(file);

@@ -39,10 +39,10 @@ async function tabTo(page, selector) {
   assert.fail(`Tab never reaches ${selector}`);
 }
 
-// whole is what the server sends for the same request without streaming.
+// whole is the WAV that the server sends for the same request without streaming.
 async function whole(fields) {
   const response = await fetch(`${site.url}/v1/audio/speech`, {
-    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...fields, stream_format: undefined }),
+    method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ ...fields, response_format: "wav", stream_format: undefined, progress: undefined }),
   });
   return Buffer.from(await response.arrayBuffer());
 }
@@ -80,6 +80,8 @@ test("a text is spoken, heard and saved with the keyboard alone", async () => {
   await until(async () => Number(await page.locator("#position").inputValue()) > 0.05, "the audio does not play");
   assert.match(await factsOf(page), new RegExp(headers["x-barkd-seed"]));
   assert.match(await factsOf(page), /Real-time factor/);
+  assert.ok((await page.locator("#work-bar").evaluate((bar) => bar.value)) > 0.75, "the bar does not show the last stage");
+  assert.match(await page.locator("#work-text").evaluate((text) => text.textContent), /codec/);
 
   await tabTo(page, "#play-button");
   await page.keyboard.press("Space");
@@ -144,7 +146,7 @@ test("a cancelled request ends in the page and in the server", async () => {
   await page.locator("#voice optgroup").first().waitFor({ state: "attached" });
   await page.fill("#input", "This sentence is one of very many. ".repeat(400));
   await page.click("#speak-button");
-  await page.locator("#work-text", { hasText: "Speaking" }).waitFor();
+  await page.locator("#work-text", { hasText: "Part 1 of" }).waitFor();
   await page.screenshot({ path: join(shots, "working.png") });
   await page.click("#cancel-button");
   await page.locator("#speak-status", { hasText: "Cancelled" }).waitFor({ state: "attached" });
