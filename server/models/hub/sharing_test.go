@@ -84,6 +84,7 @@ func TestDownloadWaitsForAnotherProgram(t *testing.T) {
 	w.opts.Log = func(string) { cancel() }
 	_, _, err = w.pull(ctx)
 	assert.ErrorIs(t, err, context.Canceled)
+	assert.NoError(t, other.Unlock()) // nobody's lock would be collected, and released, meanwhile
 }
 
 func TestCancelledDownloadStops(t *testing.T) {
