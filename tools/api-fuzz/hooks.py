@@ -27,6 +27,8 @@ def map_case(context, case):
                 body[name] = "en"
         if case.path == "/v1/audio/speech":
             body["model"] = MODELS["model"]
+            if body.get("progress"):
+                body["stream_format"] = "sse"
     if isinstance(body, list) and case.path == "/cache/warmup":
         case.body = ["barkd/tiny"]
     if case.path_parameters and "voice" in case.path_parameters and case.path.startswith(("/v1/text-to-speech", "/v1/voices")):
