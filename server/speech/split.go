@@ -71,11 +71,11 @@ func (s *splitter) split(text string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.early {
+	if s.early && len(parts) > 0 {
 		parts = slices.Concat(earlyClauses(parts[0]), parts[1:])
 	}
 	pieces, err := s.joinMute(parts)
-	if err != nil || len(pieces) == 1 {
+	if err != nil || len(pieces) <= 1 {
 		return []string{text}, err
 	}
 	for i, p := range pieces {

@@ -175,6 +175,7 @@ func TestPiecesLoseNothing(t *testing.T) {
 }
 
 func FuzzPieces(f *testing.F) {
+	f.Add("")
 	f.Add(strings.Repeat(sentence, 5))
 	f.Add(strings.Repeat("a\u0301", 900))
 	f.Add("\x00\n" + strings.Repeat("1,0 . ", 90))
