@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"math"
 	"mime"
@@ -228,53 +229,43 @@ func responseFormat(b *speechBody, raw json.RawMessage) string {
 	return "must be one of " + strings.Join(audio.AvailableNames(), ", ")
 }
 
-func streamFormat(b *speechBody, raw json.RawMessage) string {
+// option is one of two names a field may have, and what it means.
+type option[T any] struct {
+	name  string
+	means T
+}
+
+// choose reads which of two options a field names.
+func choose[T any](raw json.RawMessage, into *T, a, b option[T]) string {
 	var name string
 	_ = json.Unmarshal(raw, &name) // what is no string is no name either
 	switch name {
-	case "audio":
-		b.delivery = deliverStream
-	case "sse":
-		b.delivery = deliverEvents
+	case a.name:
+		*into = a.means
+	case b.name:
+		*into = b.means
 	default:
-		return `must be "audio" or "sse"`
+		return fmt.Sprintf("must be %q or %q", a.name, b.name)
 	}
 	return ""
+}
+
+func streamFormat(b *speechBody, raw json.RawMessage) string {
+	return choose(raw, &b.delivery, option[delivery]{"audio", deliverStream}, option[delivery]{"sse", deliverEvents})
 }
 
 func cut(b *speechBody, raw json.RawMessage) string {
-	var name string
-	_ = json.Unmarshal(raw, &name) // what is no string is no name either
-	where, ok := map[string]speech.Cut{"needed": speech.CutNeeded, "early": speech.CutEarly}[name]
-	if !ok {
-		return `must be "needed" or "early"`
-	}
-	b.cut = &where
-	return ""
+	b.cut = new(speech.Cut)
+	return choose(raw, b.cut, option[speech.Cut]{"needed", speech.CutNeeded}, option[speech.Cut]{"early", speech.CutEarly})
 }
 
 func history(b *speechBody, raw json.RawMessage) string {
-	var name string
-	_ = json.Unmarshal(raw, &name) // what is no string is no name either
-	of, ok := map[string]speech.History{"voice": speech.HistoryVoice, "previous": speech.HistoryPrevious}[name]
-	if !ok {
-		return `must be "voice" or "previous"`
-	}
-	b.request.History = of
-	return ""
+	return choose(raw, &b.request.History, option[speech.History]{"voice", speech.HistoryVoice},
+		option[speech.History]{"previous", speech.HistoryPrevious})
 }
 
 func latency(b *speechBody, raw json.RawMessage) string {
-	var name string
-	_ = json.Unmarshal(raw, &name) // what is no string is no name either
-	switch name {
-	case "normal":
-	case "low":
-		b.request.FineChunk = speech.LowLatency
-	default:
-		return `must be "normal" or "low"`
-	}
-	return ""
+	return choose(raw, &b.request.FineChunk, option[int]{"normal", 0}, option[int]{"low", speech.LowLatency})
 }
 
 func speed(b *speechBody, raw json.RawMessage) string {
