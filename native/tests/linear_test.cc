@@ -249,6 +249,25 @@ TEST_P(Linear, FusedGeluMeetsEveryOutput) {
   }
 }
 
+// 127 divided by the largest of them is infinite; beside one that is no number at all.
+TEST_P(Linear, SmallestNumbersGiveAlmostZero) {
+  const int64_t k = 128, n = 33;
+  for (const float tiny : {1e-45f, 1e-40f, 3e-38f, 1e-37f})
+    for (const bool broken : {false, true}) {
+      Floats x(static_cast<size_t>(16 * k), tiny);
+      for (int64_t t = 0; broken && t < 16; ++t) x[static_cast<size_t>(t * k + 70)] = NAN;
+      for (const DType type : weight_types()) {
+        const Weights w(type, n, k, 28);
+        for (const int64_t t : {1, 16}) {
+          Floats out(static_cast<size_t>(t * n));
+          backend->linear(view(out.data(), t, n), read(x, t, k), w.matrix, nullptr, {});
+          for (const float y : out)
+            ASSERT_TRUE(broken ? std::isnan(y) : std::fabs(y) < 1e-30f) << dtype_name(type) << y;
+        }
+      }
+    }
+}
+
 TEST_P(Linear, NoRowsIsNoWork) {
   const Weights w(DType::F32, 3, 4, 17);
   backend->linear(view(static_cast<float*>(nullptr), 0, 3),
