@@ -36,6 +36,10 @@ class Stream {
   virtual void* scratch(int64_t bytes) = 0;
   virtual void release_scratch() noexcept = 0;
   static constexpr int64_t kScratchBytes = 8 << 20;
+  // kCounters zeros, for blocks that find out which of them is the last one; a launch leaves zeros
+  // behind.
+  virtual unsigned* counters() = 0;
+  static constexpr int64_t kCounters = 4096;
 };
 
 // Gives an op's scratch back at the end of the scope.
