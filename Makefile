@@ -2,7 +2,10 @@
 SHELL  := /bin/bash
 NATIVE := build/native
 JOBS   ?= $(shell nproc)
-CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release
+# AUTO, ON or OFF; compute capabilities as in cmake/Cuda.cmake, such as 89 or "80;90", instead of all.
+CUDA   ?= AUTO
+CUDA_ARCHITECTURES ?=
+CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release $(if $(CUDA_ARCHITECTURES),"-DBARKRT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
 GOFUZZTIME ?= 60s
 SOAK ?= 30m
 LOAD ?= 60s
@@ -11,7 +14,7 @@ HEALTH_P99 ?= 50ms
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test clean
+.PHONY: help run build native cuda test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -28,9 +31,16 @@ bench bench-hf bench-quality: TESTS := OFF
 native: ## libbarkrt (static and shared), and the embedded default model
 	@tools/install-deps build $(if $(filter ON,$(TESTS)),test)
 	@mkdir -p build
-	@$(CMAKE) -B $(NATIVE) -DBARKRT_TESTS=$(TESTS) -DBARKRT_BENCH=ON >build/configure.log || { cat build/configure.log; exit 1; }
+	@$(CMAKE) -B $(NATIVE) -DBARKRT_CUDA=$(CUDA) -DBARKRT_TESTS=$(TESTS) -DBARKRT_BENCH=ON >build/configure.log || { cat build/configure.log; exit 1; }
+	@sed -n 's/^-- CUDA: /CUDA: /p' build/configure.log
 	@cmake --build $(NATIVE) -j $(JOBS) --target barkrt_static barkrt_shared
 	@tools/stamp-native $(NATIVE)
+
+cuda: ## libbarkrt with CUDA for all targets, in build/cuda; fetches a compiler where there is none
+	@tools/install-deps build
+	@tools/cuda-toolchain
+	$(CMAKE) -B build/cuda -DBARKRT_CUDA=ON -DBARKRT_NVCC=$(CURDIR)/build/cuda-toolchain/bin/nvcc -DBARKRT_TESTS=OFF -DBARKRT_BENCH=OFF
+	cmake --build build/cuda -j $(JOBS) --target barkrt_static barkrt_shared
 
 test: native ## native tests, then go test ./...
 	@cmake --build $(NATIVE) -j $(JOBS)
@@ -84,7 +94,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...

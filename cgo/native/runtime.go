@@ -1,7 +1,7 @@
 package native
 
 // #cgo CFLAGS: -I${SRCDIR} -I${SRCDIR}/../../native/include
-// #cgo LDFLAGS: ${SRCDIR}/../../build/native/libbarkrt.a -l:libutf8proc.a -l:libstdc++.a -lm -lpthread -static-libgcc
+// #cgo LDFLAGS: ${SRCDIR}/../../build/native/libbarkrt.a -l:libutf8proc.a -l:libstdc++.a -lm -lpthread -ldl -lrt -static-libgcc
 // #include "shim.h"
 import "C"
 
