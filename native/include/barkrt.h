@@ -117,7 +117,7 @@ typedef struct barkrt_memory {
   int64_t weights_bytes;     /* tensors: mapped from the file on the CPU, allocated elsewhere */
   int64_t tables_bytes;      /* vocabulary index, voices and other host tables */
   int64_t kv_bytes;          /* key-value cache */
-  int64_t activations_bytes; /* everything else a session needs */
+  int64_t activations_bytes; /* working memory of sessions, and of a model's shared steps */
   int64_t total_bytes;
   int64_t peak_bytes;
   int64_t shared_bytes; /* of components; contained in weights_bytes */

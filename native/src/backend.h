@@ -1,15 +1,21 @@
 // backend.h: the only seam between the model (written once, above) and a device.
 //
 // Every op is mandatory on every device, works on rows of any number of sequences at once, and
-// gives a row the same bits whatever its neighbours and the number of threads. Pointers in views
-// and matrices are device memory; ids, slots, positions and parameters are host memory, borrowed
-// for the call. Ops may run asynchronously in call order; download() and sample() wait. Any thread
-// may call, concurrently for different sessions.
+// gives a row the same bits whatever its neighbours and the number of threads. On a GPU that holds
+// for calls of up to 16 rows (Engine::kMaxBatch), which requests share; in a longer one, which is
+// one request's own, the bits may depend on the number of rows. Pointers in views and matrices are
+// device memory; ids, slots, positions and parameters are host memory, borrowed for the call. Ops
+// may run asynchronously, a thread's in call order; download(), sample() and synchronize() wait for
+// those of the calling thread, and an op that throws leaves none of them running. Any thread may
+// call, concurrently for different sessions.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "memory.h"
 #include "sampling.h"
@@ -45,6 +51,13 @@ struct Fused {
   const Matrix* next = nullptr;
 };
 
+// Host memory of a pass that comes again: what its ops read, and behind it the ids it draws.
+struct HostBlock {
+  std::byte* data = nullptr;
+  int64_t input_bytes = 0;
+  int64_t bytes = 0;  // with the ids
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -59,8 +72,8 @@ class Backend {
   virtual void zero(void* dst, int64_t bytes) = 0;
   virtual void synchronize() = 0;
   // Where the device reads `bytes` of weights that lie at `host`. The CPU returns `host` itself
-  // (used in place); other devices allocate and upload. `host` must stay mapped until
-  // release_weights.
+  // (used in place); other devices allocate and upload, and other threads may use the weights once
+  // this one has called synchronize(). `host` must stay mapped until release_weights.
   virtual const void* place_weights(const void* host, int64_t bytes) = 0;
   virtual void release_weights(const void* placed) noexcept = 0;
 
@@ -101,6 +114,16 @@ class Backend {
   virtual void lstm(View out, ConstView gates, const Matrix& w_hh, float* h, float* c) = 0;
   // ids[t] = sample_row(logits[t], params[t]); waits.
   virtual void sample(int32_t* ids, ConstView logits, const SampleParams* params) = 0;
+
+  // Calls issue(), which calls ops and sample() only, and waits for them. Whatever host memory they
+  // read or draw into lies in `block`; all else about the calls, to the last address, is the same
+  // for equal keys. So a device may record them, and play them again instead of calling issue() (an
+  // id is then negative where sample() would have thrown for its row). One caller at a time.
+  virtual void repeat(const std::vector<uint64_t>& key, const HostBlock& block,
+                      const std::function<void()>& issue) {
+    (void)key, (void)block;
+    issue();
+  }
 };
 
 // n_threads 0: one per usable core.

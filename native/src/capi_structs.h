@@ -154,8 +154,9 @@ inline barkrt_memory to_memory(const Model& model) {
 }
 
 inline barkrt_memory to_memory(const ModelBytes& b) {
-  const int64_t total = b.weights + b.tables;
-  return {b.weights, b.tables, 0, 0, total, total, b.component ? b.component->bytes : 0};
+  const int64_t total = b.weights + b.tables + b.activations;
+  const int64_t shared = b.component ? b.component->bytes : 0;
+  return {b.weights, b.tables, 0, b.activations, total, total, shared};
 }
 
 // The one component of a model or of an estimate, or none.

@@ -126,9 +126,8 @@ void CoarseRun::advance(int64_t n_frames) {
   if (done_ >= end) return;
   const StageMemory& memory = run_.memory.coarse;
   // Between two calls others must not expect this request in their steps.
-  Generation generation(run_.model.backend(), run_.model.weights().coarse, memory.scratch,
-                        memory.kv, run_.model.engine(), Engine::CausalStage::Coarse, run_.ticket,
-                        static_cast<int64_t>(fed_.size()));
+  Generation generation(run_.model, Engine::CausalStage::Coarse, memory.scratch, memory.kv,
+                        run_.ticket, static_cast<int64_t>(fed_.size()));
   while (done_ < end) window(generation);
 }
 

@@ -136,6 +136,7 @@ void Component::place(const std::function<void()>& pause) {
     placed_.push_back(backend_->place_weights(host_.get() + t.offset, t.bytes));
     charge_.add(t.bytes);
   }
+  backend_->synchronize();
 }
 
 bool Component::equals(const Component& other, const std::function<void()>& pause) const {

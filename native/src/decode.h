@@ -7,6 +7,7 @@
 
 #include "engine.h"
 #include "gpt.h"
+#include "model.h"
 #include "sampling.h"
 
 namespace barkrt {
@@ -23,18 +24,18 @@ struct Step {
   std::exception_ptr error;  // of the draw, which then has no token
 };
 
-// One pass over the rows of some sequences, and a draw for each. Throws what concerns all of them.
+// One pass over the rows of some sequences, and a draw for each. scratch has room for `count` rows
+// and their logits. Throws what concerns all of them.
 void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  Step* const* steps, int64_t count);
 
 // A sequence that grows by its own tokens.
 class Generation {
  public:
-  // scratch has room for Engine::kMaxBatch rows and their logits; kv holds the first n_past
-  // positions already.
-  Generation(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-             const KvCache& kv, Engine& engine, Engine::CausalStage stage, const Ticket& ticket,
-             int64_t n_past = 0);
+  // scratch is for prompts, with room for one row of logits; kv holds the first n_past positions
+  // already.
+  Generation(const Model& model, Engine::CausalStage stage, const GptScratch& scratch,
+             const KvCache& kv, const Ticket& ticket, int64_t n_past = 0);
 
   // Forgets the positions from n_past on.
   void rewind(int64_t n_past) { sequence_.rewind(n_past); }
@@ -45,10 +46,9 @@ class Generation {
                const SampleParams& params);
 
  private:
-  Backend& backend_;
+  const Model& model_;
   const GptWeights& weights_;
-  const GptScratch& scratch_;
-  Engine& engine_;
+  const GptScratch& steps_;  // the model's, for one step at a time
   Engine::Member member_;
   Sequence sequence_;
 };

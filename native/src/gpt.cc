@@ -37,7 +37,7 @@ void GptScratch::place(std::byte* base) {
 }
 
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
-                 const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
+                 const KvLayer* kv, int64_t n_slots, const GptInput& input, const Rows& rows,
                  bool causal, int64_t first, const std::function<void()>& before_block) {
   const int64_t n_rows = rows.count;
   const int64_t n_embd = weights.n_embd;
@@ -48,7 +48,6 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
   const View h = view(scratch.h, n_rows, n_embd);
   const View qkv = view(scratch.wide, n_rows, 3 * n_embd);
   const View hidden = view(scratch.wide, n_rows, 4 * n_embd);
-  std::vector<KvLayer> layers(caches.size());
 
   backend.embed(x, input.ids, input.tables, input.n_tables, &weights.wpe, rows.pos);
   for (int64_t i = 0; i < n_layer; ++i) {
@@ -57,8 +56,8 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
     const Matrix* next_block = i + 1 < n_layer ? &weights.blocks[i + 1].c_attn.weight : nullptr;
     backend.linear(qkv, x, w.c_attn.weight, w.c_attn.bias, {},
                    {w.ln_1.weight, w.ln_1.bias, false, &w.attn_c_proj.weight});
-    for (size_t slot = 0; slot < caches.size(); ++slot) layers[slot] = caches[slot].layer(i);
-    backend.attention(h, qkv, layers.data(), rows, weights.n_head, causal, &w.attn_c_proj.weight);
+    backend.attention(h, qkv, kv + i * n_slots, rows, weights.n_head, causal,
+                      &w.attn_c_proj.weight);
 
     // Nobody reads the last block's other rows.
     const int64_t from = i == n_layer - 1 ? first : 0;
@@ -72,6 +71,16 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
     backend.linear(xs, ms, w.mlp_c_proj.weight, w.mlp_c_proj.bias, xs,
                    {nullptr, nullptr, false, next_block});
   }
+}
+
+void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
+                 const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
+                 bool causal, int64_t first, const std::function<void()>& before_block) {
+  std::vector<KvLayer> kv;
+  for (size_t i = 0; i < weights.blocks.size(); ++i)
+    for (const KvCache& cache : caches) kv.push_back(cache.layer(static_cast<int64_t>(i)));
+  gpt_forward(backend, weights, scratch, kv.data(), static_cast<int64_t>(caches.size()), input,
+              rows, causal, first, before_block);
 }
 
 ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptScratch& scratch,

@@ -1,5 +1,6 @@
 #include "model.h"
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "error.h"
@@ -205,6 +206,14 @@ int64_t weights_bytes(const Gguf& gguf, const Config& config) {
   return total;
 }
 
+GptScratch plan_steps(const GptConfig& config) {
+  return GptScratch::plan(config.n_embd, Engine::kMaxBatch, Engine::kMaxBatch, config.n_vocab_out);
+}
+
+int64_t steps_bytes(const Config& config) {
+  return std::max(plan_steps(config.semantic.gpt).bytes(), plan_steps(config.coarse.gpt).bytes());
+}
+
 }  // namespace
 
 ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTensor& place) {
@@ -223,6 +232,7 @@ ModelBytes Model::estimate(const Gguf& gguf, Config* config) {
   ModelBytes bytes;
   bytes.weights = weights_bytes(gguf, *config);
   bytes.component = plan_codec(gguf);
+  bytes.activations = buffer_bytes(steps_bytes(*config));
   bytes.tables =
       Tokenizer::estimate_bytes(gguf) + voices_bytes(gguf, read_voice_names(gguf, *config));
   return bytes;
@@ -250,8 +260,16 @@ std::shared_ptr<const Model> Model::load(std::shared_ptr<const Gguf> gguf, int d
   model->tables_charge_.add(voices_bytes(file, model->voice_names_));
   model->tokenizer_ = std::make_unique<Tokenizer>(file, *model->account_);
   model->backend_ = make_backend(device, n_threads, instruction_set);
+  model->place_steps();
   model->place(device, progress);
   return model;
+}
+
+void Model::place_steps() {
+  steps_memory_ = Buffer(*backend_, *account_, Category::Activations, steps_bytes(config_));
+  steps_[static_cast<int>(Engine::CausalStage::Semantic)] = plan_steps(config_.semantic.gpt);
+  steps_[static_cast<int>(Engine::CausalStage::Coarse)] = plan_steps(config_.coarse.gpt);
+  for (GptScratch& steps : steps_) steps.place(static_cast<std::byte*>(steps_memory_.data()));
 }
 
 void Model::place(int device, const LoadProgress& progress) {
@@ -274,6 +292,7 @@ void Model::place(int device, const LoadProgress& progress) {
     advance(t.bytes);
     return placed;
   });
+  backend_->synchronize();
 }
 
 Voice Model::voice(const std::string& name) const {

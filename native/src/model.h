@@ -36,6 +36,7 @@ ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTe
 struct ModelBytes {
   int64_t weights = 0;
   int64_t tables = 0;
+  int64_t activations = 0;
   std::optional<ComponentPlan> component;  // contained in weights
 };
 
@@ -57,6 +58,13 @@ class Model {
 
   const Config& config() const { return config_; }
   const ModelWeights& weights() const { return weights_; }
+  const GptWeights& weights(Engine::CausalStage stage) const {
+    return stage == Engine::CausalStage::Semantic ? weights_.semantic : weights_.coarse;
+  }
+  // Working memory of a decode step of Engine::kMaxBatch rows; one runs at a time.
+  const GptScratch& steps(Engine::CausalStage stage) const {
+    return steps_[static_cast<int>(stage)];
+  }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   const std::vector<std::string>& voice_names() const { return voice_names_; }
   // Without the component's bytes, which have their own count.
@@ -74,6 +82,7 @@ class Model {
 
  private:
   Model(std::shared_ptr<const Gguf> gguf, int device);
+  void place_steps();
   void place(int device, const LoadProgress& progress);
 
   std::shared_ptr<MemoryAccount> family_;
@@ -85,6 +94,8 @@ class Model {
   std::vector<std::string> voice_names_;
   std::unique_ptr<Backend> backend_;
   const std::unique_ptr<Engine> engine_ = std::make_unique<Engine>();
+  Buffer steps_memory_;
+  GptScratch steps_[Engine::kCausalStages];  // all in steps_memory_
   std::vector<const void*> placed_;
   std::shared_ptr<const Component> component_;
   std::unique_ptr<Tokenizer> tokenizer_;

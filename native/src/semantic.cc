@@ -46,8 +46,8 @@ std::vector<int32_t> run_semantic(const StageRun& run, const std::vector<int32_t
       max_tokens > 0 ? std::min(max_tokens, config.max_tokens()) : config.max_tokens();
 
   const StageMemory& memory = run.memory.semantic;
-  Generation generation(run.model.backend(), weights, memory.scratch, memory.kv, run.model.engine(),
-                        Engine::CausalStage::Semantic, run.ticket);
+  Generation generation(run.model, Engine::CausalStage::Semantic, memory.scratch, memory.kv,
+                        run.ticket);
   const Matrix tables[] = {wte, wte};
   const std::vector<int32_t> prefix = semantic_prefix(config, text_ids, run.voice);
   GptInput input{prefix.data(), tables, 2};

@@ -8,28 +8,34 @@
 namespace barkrt {
 namespace {
 
-// Marks a session as running for a scope.
+// Marks a session as running for a scope. When it ends, none of the session's work runs any more.
 class BusyMark {
  public:
-  explicit BusyMark(std::atomic<bool>& busy) : busy_(busy) {
+  BusyMark(std::atomic<bool>& busy, Backend& backend) : busy_(busy), backend_(backend) {
     if (busy_.exchange(true))
       fail(Status::Busy, "the session is already running a request; make one session per request");
   }
-  ~BusyMark() { busy_.store(false); }
+  ~BusyMark() {
+    try {
+      backend_.synchronize();
+    } catch (const Error&) {  // of a lost device, which runs nothing
+    }
+    busy_.store(false);
+  }
   BusyMark(const BusyMark&) = delete;
 
  private:
   std::atomic<bool>& busy_;
+  Backend& backend_;
 };
 
 void continue_if(bool wanted) {
   if (!wanted) fail(Status::Cancelled, "the request was stopped by its sink");
 }
 
-// For a prefill of that many rows, and for steps that others share.
+// For a prompt of that many rows and the draw after it.
 GptScratch causal_scratch(const GptConfig& config, int64_t n_rows) {
-  return GptScratch::plan(config.n_embd, std::max(n_rows, Engine::kMaxBatch), Engine::kMaxBatch,
-                          config.n_vocab_out);
+  return GptScratch::plan(config.n_embd, n_rows, 1, config.n_vocab_out);
 }
 
 // Runs a part of a stage and adds its time.
@@ -151,7 +157,7 @@ StageRun Session::run(const Request& request) const {
 }
 
 Stats Session::synthesize(const Request& request, const Sink& sink) {
-  const BusyMark busy(busy_);
+  const BusyMark busy(busy_, model_->backend());
   const Config& config = model_->config();
   StageRun run = this->run(request);
   if (sink.progress)

@@ -180,8 +180,7 @@ TEST(Batch, ADrawThatFailsConcernsItsRequestAlone) {
       runs.push_back(std::make_unique<StageRun>(sessions[i]->run({})));
       const StageMemory& memory = runs[i]->memory.semantic;
       generations.push_back(std::make_unique<Generation>(
-          m.model->backend(), weights, memory.scratch, memory.kv, m.model->engine(),
-          Engine::CausalStage::Semantic, runs[i]->ticket));
+          *m.model, Engine::CausalStage::Semantic, memory.scratch, memory.kv, runs[i]->ticket));
       SampleParams first = params;
       first.coin = 0.3 * static_cast<double>(i);
       generations[i]->next({prefix.data(), tables, 2}, config.max_input_length + 1,

@@ -202,7 +202,8 @@ TEST(ModelMemory, EstimateEqualsWhatLoadAndSessionCount) {
           Model::estimate(*Gguf::from_memory(m.image->data(), m.image->bytes()), &read);
       EXPECT_EQ(m.model->account().live(Category::Weights), bytes.weights);
       EXPECT_EQ(m.model->account().live(Category::Tables), bytes.tables);
-      EXPECT_EQ(m.model->account().total(), bytes.weights + bytes.tables);
+      EXPECT_EQ(m.model->account().live(Category::Activations), bytes.activations);
+      EXPECT_EQ(m.model->account().total(), bytes.weights + bytes.tables + bytes.activations);
       for (const DType kv : {DType::F16, DType::F32}) {
         const Session session(m.model, kv);
         const Session::Bytes need = Session::estimate(read, kv);
