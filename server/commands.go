@@ -3,6 +3,7 @@ package main
 // commandLine is the grammar: one field a command.
 type commandLine struct {
 	Serve   serveCommand   `cmd:"" help:"Serve the HTTP API."`
+	Health  healthCommand  `cmd:"" help:"Ask a running server whether it is alive, or ready."`
 	Say     sayCommand     `cmd:"" help:"Speak a text: play it, or write a file."`
 	Synth   synthCommand   `cmd:"" help:"Speak a text into a file, without a server."`
 	Pull    pullCommand    `cmd:"" help:"Fetch a model from a Hugging Face hub and convert it."`

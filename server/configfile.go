@@ -20,7 +20,7 @@ const maxConfigBytes = 1 << 20
 // variableOfConfig names the configuration file where --config does not.
 const variableOfConfig = "BARKD_CONFIG"
 
-// configFile has the settings of `barkd serve` that a YAML file gives, by the names of their variables in lower case.
+// configFile has the settings of `barkd serve` and `barkd health` that a YAML file gives, by the names of their variables in lower case.
 // It is a kong.Resolver, and the weakest of them: flags and the environment go before it.
 type configFile struct {
 	getenv   func(string) string
@@ -37,7 +37,7 @@ func (f *configFile) Validate(*kong.Application) error { return nil }
 
 // Resolve implements kong.Resolver.
 func (f *configFile) Resolve(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-	if ctx.Command() != "serve" {
+	if command := ctx.Command(); command != "serve" && command != "health" { // which asks the server of the same file
 		return nil, nil
 	}
 	if !f.read {
