@@ -25,23 +25,23 @@ type loader struct {
 const hostPool = 0
 
 // estimate tells what a model will take, from its file's header.
-func (l *loader) estimate(_ context.Context, id string) (cache.Footprint, error) {
+func (l *loader) estimate(_ context.Context, id string) ([]cache.Footprint, error) {
 	src, err := l.resolve(id)
 	if err != nil {
-		return cache.Footprint{}, err
+		return nil, err
 	}
 	estimate, err := l.runtime.Estimate(src, l.opts, SessionOptions{})
 	if err != nil {
-		return cache.Footprint{}, err
+		return nil, err
 	}
 	f := l.footprint(estimate.Model, estimate.Components)
 	f.Session = cache.In(l.opts.Device, estimate.Session.TotalBytes)
-	return f, nil
+	return []cache.Footprint{f}, nil
 }
 
 // footprint turns a model's memory into what the cache books.
 func (l *loader) footprint(m Memory, components []Component) cache.Footprint {
-	f := cache.Footprint{Own: cache.In(l.opts.Device, m.TotalBytes-m.TablesBytes)}
+	f := cache.Footprint{Own: cache.In(l.opts.Device, m.TotalBytes-m.TablesBytes), Home: l.opts.Device}
 	f.Own[hostPool] += m.TablesBytes
 	for _, c := range components {
 		f.Own[l.opts.Device] -= c.Bytes
@@ -54,7 +54,7 @@ func (l *loader) footprint(m Memory, components []Component) cache.Footprint {
 }
 
 // load loads a model.
-func (l *loader) load(ctx context.Context, id string, progress func(done, total int64)) (*resident, error) {
+func (l *loader) load(ctx context.Context, id string, _ int, progress func(done, total int64)) (*resident, error) {
 	src, err := l.resolve(id)
 	if err != nil {
 		return nil, err

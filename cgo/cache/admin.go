@@ -54,19 +54,29 @@ func (c *Cache[V]) Hold(pool int, why string, retryAfter time.Duration) {
 	c.unlock()
 }
 
+// Lose closes a pool for good, with why: nothing is loaded there any more, idle values that live there are freed, leased
+// ones at their last release, and who waits for one waits for it in another of its places, or is refused. It is false
+// for a pool that is lost already. There is no way back.
+func (c *Cache[V]) Lose(pool int, why string) bool {
+	c.mu.Lock()
+	first := c.own.lose(c.opts.Clock(), pool, why)
+	c.unlock()
+	return first
+}
+
 // Admit ends Hold.
 func (c *Cache[V]) Admit(pool int) { c.Hold(pool, "", 0) }
 
 // Pin keeps a key from being evicted once it is loaded; it does not load it. It fails with a *Refusal when the pinned
 // values would not all fit, or with the estimate's error.
 func (c *Cache[V]) Pin(ctx context.Context, key string) error {
-	f, err := c.estimate(ctx, key)
+	places, err := c.estimate(ctx, key)
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.unlock()
-	return c.own.pin(c.opts.Clock(), key, f)
+	return c.own.pin(c.opts.Clock(), key, places)
 }
 
 // Unpin lets a key be evicted again; false when it was not pinned.
@@ -76,15 +86,15 @@ func (c *Cache[V]) Unpin(key string) bool {
 	return c.own.unpin(c.opts.Clock(), key)
 }
 
-func (c *Cache[V]) estimate(ctx context.Context, key string) (Footprint, error) {
+func (c *Cache[V]) estimate(ctx context.Context, key string) ([]Footprint, error) {
 	if c.opts.Estimate == nil {
-		return Footprint{}, nil
+		return []Footprint{{}}, nil
 	}
-	f, err := c.opts.Estimate(ctx, key)
+	places, err := c.opts.Estimate(ctx, key)
 	if err != nil {
-		return Footprint{}, err
+		return nil, err
 	}
-	return f, f.check()
+	return byRank(places)
 }
 
 // SetBudget changes a pool's budget (below 1: no limit); idle values go if it is exceeded.
@@ -110,13 +120,13 @@ func (c *Cache[V]) SetKeepAlive(d time.Duration) {
 
 // Plan says what a load of key would do now, without doing it.
 func (c *Cache[V]) Plan(ctx context.Context, key string) (Plan, error) {
-	f, err := c.estimate(ctx, key)
+	places, err := c.estimate(ctx, key)
 	if err != nil {
 		return Plan{}, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.own.plan(c.opts.Clock(), key, f), nil
+	return c.own.plan(c.opts.Clock(), key, places), nil
 }
 
 // Events returns the kept decisions after seq, oldest first.

@@ -105,9 +105,9 @@ func TestCloseFreesTheValueOfALoadThatDidNotStop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
 		finish := make(chan struct{})
-		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ func(int64, int64)) (*thing, error) {
+		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ int, _ func(int64, int64)) (*thing, error) {
 			<-finish
-			return s.load(context.Background(), key, nil)
+			return s.load(context.Background(), key, 0, nil)
 		}})
 		a := acquire(c, "a")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -134,7 +134,7 @@ func TestSnapshotTellsAgesAndBytes(t *testing.T) {
 		lease.Release()
 		time.Sleep(4 * time.Second)
 		snapshot := c.Snapshot()
-		assert.Equal(t, []Entry{{Key: "a", State: Ready, Own: In(0, 100), Rooms: 1, Age: 7 * time.Second,
+		assert.Equal(t, []Entry{{Key: "a", State: Ready, Pool: "ram", Own: In(0, 100), Rooms: 1, Age: 7 * time.Second,
 			Idle: 4 * time.Second, Expires: -1, LoadTook: 2 * time.Second, Evictable: true}}, snapshot.Entries)
 		assert.EqualValues(t, 100, snapshot.Pools[0].Booked)
 		assert.Equal(t, 1, snapshot.Resident)

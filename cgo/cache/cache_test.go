@@ -187,8 +187,8 @@ func TestNewcomerWaitsForTheStoppedLoadOfItsKey(t *testing.T) {
 		s := newStore(t, 3)
 		deaf := make(chan struct{})
 		deafOnce := sync.OnceFunc(func() { <-deaf })
-		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ func(int64, int64)) (*thing, error) {
-			value, err := s.load(context.Background(), key, nil)
+		c := s.cache(Options[*thing]{Load: func(_ context.Context, key string, _ int, _ func(int64, int64)) (*thing, error) {
+			value, err := s.load(context.Background(), key, 0, nil)
 			if key == "a" {
 				deafOnce()
 			}
@@ -263,7 +263,7 @@ func TestPanicInLoadBecomesAnError(t *testing.T) {
 		for name, fail := range map[string]func(){"panic": func() { panic("boom") }, "goexit": runtime.Goexit} {
 			c := New(Options[int]{
 				MaxEntries: 1,
-				Load:       func(context.Context, string, func(int64, int64)) (int, error) { fail(); return 0, nil },
+				Load:       func(context.Context, string, int, func(int64, int64)) (int, error) { fail(); return 0, nil },
 				Free:       func(string, int) (func() Bytes, error) { return nil, nil },
 			})
 			_, err := c.Acquire(t.Context(), "a", Ask{})
@@ -283,7 +283,7 @@ func TestPanicInFreeIsReportedAndGivesRoom(t *testing.T) {
 		var reported error
 		c := New(Options[int]{
 			MaxEntries: 1,
-			Load:       func(context.Context, string, func(int64, int64)) (int, error) { return 0, nil },
+			Load:       func(context.Context, string, int, func(int64, int64)) (int, error) { return 0, nil },
 			Free:       func(string, int) (func() Bytes, error) { panic("boom") },
 			Report:     func(_ string, err error) { reported = err },
 		})

@@ -81,7 +81,7 @@ func TestResidueBelowZeroCountsAsNone(t *testing.T) {
 func TestEstimatesPanicIsTheLoadsError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
-		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) (Footprint, error) { panic(errors.New("boom")) }})
+		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) ([]Footprint, error) { panic(errors.New("boom")) }})
 		_, err := c.Acquire(t.Context(), "a", Ask{})
 		var panicked *PanicError
 		require.ErrorAs(t, err, &panicked)
@@ -93,7 +93,7 @@ func TestEstimatesPanicIsTheLoadsError(t *testing.T) {
 func TestImpossibleFootprintIsAnError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
-		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) (Footprint, error) { return own(-1), nil }})
+		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) ([]Footprint, error) { return []Footprint{own(-1)}, nil }})
 		_, err := c.Acquire(t.Context(), "a", Ask{})
 		assert.ErrorContains(t, err, "out of range")
 		closed(t, c)

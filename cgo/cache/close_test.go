@@ -13,9 +13,9 @@ func TestEstimateThatDoesNotListenHoldsUpNoClosePastItsContext(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
 		deaf := make(chan struct{})
-		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) (Footprint, error) {
+		c := s.cache(Options[*thing]{Estimate: func(context.Context, string) ([]Footprint, error) {
 			<-deaf
-			return Footprint{}, nil
+			return []Footprint{{}}, nil
 		}})
 		a := acquire(c, "a")
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -177,7 +177,7 @@ func TestRetryStormOnABrokenModelLoadsItOncePerCoolDown(t *testing.T) {
 		s := newStore(t, 0)
 		loads := 0
 		c := s.cache(Options[*thing]{CoolDown: time.Minute, MaxCoolDown: time.Minute,
-			Load: func(context.Context, string, func(int64, int64)) (*thing, error) {
+			Load: func(context.Context, string, int, func(int64, int64)) (*thing, error) {
 				loads++
 				return nil, errors.New("broken")
 			}})

@@ -13,7 +13,7 @@
 //	draining   in use, takes no new lease, freed at the last release
 //	freeing    its free runs; it still takes room
 //
-// A key whose load failed is remembered until it has cooled down; it has no instance.
+// A load that fails because its pool was lost goes back to reserving. A key whose load failed is remembered until it has cooled down; it has no instance.
 //
 // # Shape
 //
@@ -32,7 +32,11 @@
 //   - Who waits for room waits in order of arrival, in each pool. A lease on a resident value overtakes them, until
 //     the first in line has waited for the patience: then a busy resident drains instead of taking new leases.
 //   - Who holds leases while it waits (Lease.Context) is served before all others, or refused: nobody waits for himself.
+//   - An estimate may name several places (Footprint.Home). Which one is decided when there is room, of the lowest rank
+//     in which the value can be at all: where most room is left, else where what would be evicted was used longest ago,
+//     else it waits, in the same place, for leases.
+//   - A pool that is lost (Lose) takes nothing more. What lives there takes no new lease; who waits goes elsewhere.
 //   - Every waiter is answered, by a lease or an error that says why.
 //
-// Reading order: entry.go, ledger.go, choose.go, owner.go, waiters.go, room.go, then cache.go.
+// Reading order: entry.go, ledger.go, choose.go, owner.go, waiters.go, room.go, place.go, then cache.go.
 package cache

@@ -36,15 +36,15 @@ func (c *Cache[V]) run(what effect[V]) {
 }
 
 func (c *Cache[V]) runEstimate(ctx context.Context, e *entry[V]) {
-	var f Footprint
+	places := []Footprint{{}}
 	guarded(func() (err error) {
 		if c.opts.Estimate != nil {
-			f, err = c.opts.Estimate(ctx, e.key)
+			places, err = c.opts.Estimate(ctx, e.key)
 		}
 		return err
 	}, func(err error) {
 		c.mu.Lock()
-		c.own.estimated(c.opts.Clock(), e, f, err)
+		c.own.estimated(c.opts.Clock(), e, places, err)
 		c.unlock()
 	})
 }
@@ -65,7 +65,7 @@ func (c *Cache[V]) runLoad(ctx context.Context, e *entry[V]) {
 		}
 	}()
 	guarded(func() (err error) {
-		value, err = c.opts.Load(ctx, e.key, func(done, total int64) { c.step(e, Progress{done, total}) })
+		value, err = c.opts.Load(ctx, e.key, actual.Home, func(done, total int64) { c.step(e, Progress{done, total}) })
 		return err
 	}, func(err error) { failure = err })
 }

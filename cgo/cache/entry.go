@@ -38,8 +38,9 @@ type entry[V any] struct {
 	node  *demand
 
 	// While reserving and loading.
-	sized     bool // footprint is known
-	footprint Footprint
+	sized     bool        // places are known
+	places    []Footprint // where it could be, by rank
+	footprint Footprint   // where it is, or is to be
 	retried   bool        // its load ran out of memory once; it begins again when after have left
 	after     []*entry[V] // what was being freed then
 	stopped   bool        // nobody waits for its load any more, or the cache closed

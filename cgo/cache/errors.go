@@ -15,6 +15,11 @@ var ErrClosed = errors.New("cache is closed")
 // leases are released.
 var ErrSelfBlocked = errors.New("waits for room that the caller's own leases hold")
 
+// ErrLost is what a Refusal wraps whose pool is lost.
+var ErrLost = errors.New("the memory is lost")
+
+var errNoPlace = errors.New("there is no place for it")
+
 // A Refusal is why a key cannot be had now, and when it makes sense to ask again.
 type Refusal struct {
 	Key        string
@@ -25,7 +30,7 @@ type Refusal struct {
 	Budget     int64         // bytes there are
 	Pinned     []string      // that stand in the way
 	Blockers   []Blocker     // that stand in the way
-	Why        string        // of a pool that takes no loads
+	Why        string        // of a pool that takes no loads, or is lost
 	Err        error         // the failed load, or the end of the caller's context
 }
 
@@ -37,6 +42,7 @@ const (
 	RefusedTooLarge RefusalCode = "too_large"    // more than the whole budget
 	RefusedPinned   RefusalCode = "pinned"       // more than the pinned values leave
 	RefusedPressure RefusalCode = "pressure"     // the pool takes no loads
+	RefusedLost     RefusalCode = "lost"         // the pool is lost, and so is every other place
 	RefusedCooling  RefusalCode = "cooling_down" // its last load failed
 	RefusedWaiting  RefusalCode = "no_room"      // the caller's context ended while it waited
 )
@@ -56,6 +62,8 @@ func (r *Refusal) Error() string {
 		return fmt.Sprintf("%q finds no room beside what is pinned: %s", r.Key, strings.Join(r.Pinned, ", "))
 	case RefusedPressure:
 		return fmt.Sprintf("%q is not loaded while %s is short of memory (%s); try again in %v", r.Key, r.Pool, r.Why, r.RetryAfter)
+	case RefusedLost:
+		return fmt.Sprintf("%q has no place: %s is lost (%s)", r.Key, r.Pool, r.Why)
 	case RefusedCooling:
 		return fmt.Sprintf("%q is not tried again for %v: %v", r.Key, r.RetryAfter, r.Err)
 	}

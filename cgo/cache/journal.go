@@ -23,6 +23,7 @@ const (
 	EventRefused    EventKind = "refused"
 	EventCorrected  EventKind = "corrected" // a value takes more or less than was estimated
 	EventPressure   EventKind = "pressure"  // a pool takes no loads, or takes them again
+	EventLost       EventKind = "lost"      // a pool takes nothing any more
 	EventPinned     EventKind = "pinned"
 	EventUnpinned   EventKind = "unpinned"
 )
@@ -40,6 +41,7 @@ const (
 	ReasonPatience  Reason = "patience"  // it is busy without end and another waits
 	ReasonAbandoned Reason = "abandoned" // nobody waits for it any more
 	ReasonShutdown  Reason = "shutdown"
+	ReasonLost      Reason = "lost" // the pool it lives in is lost
 )
 
 // Event is one decision.

@@ -138,7 +138,7 @@ func TestKeysThatCoolDownAreBounded(t *testing.T) {
 	for i := range 3 * maxCooling {
 		key := string(rune('a' + i))
 		r.ask(key, Ask{})
-		r.o.estimated(r.now, r.take(doEstimate, key), Footprint{}, assert.AnError)
+		r.o.estimated(r.now, r.take(doEstimate, key), nil, assert.AnError)
 		r.now = r.now.Add(time.Second)
 	}
 	assert.Len(t, r.o.cooling, maxCooling)

@@ -60,11 +60,13 @@ type Component struct {
 	Bytes Bytes
 }
 
-// Footprint is what one value takes.
+// Footprint is what one value takes in one place.
 type Footprint struct {
 	Own     Bytes       // what it shares with nobody
 	Shared  []Component // each ID once
 	Session Bytes       // for one request at work; every resident value keeps room for one
+	Home    int         // the pool it lives in and is lost with; it may take room in others, too
+	Rank    int         // of several places: one of a higher rank is taken only where none of a lower one can be had
 }
 
 // Whole is what the value takes when nobody else holds its components, room for one session included.
@@ -84,6 +86,9 @@ func (f *Footprint) check() error {
 			}
 		}
 		return true
+	}
+	if f.Home < 0 || f.Home >= MaxPools {
+		return fmt.Errorf("footprint in pool %d; there are at most %d", f.Home, MaxPools)
 	}
 	if !valid(f.Own) || !valid(f.Session) {
 		return fmt.Errorf("footprint %v, session %v is out of range", f.Own, f.Session)

@@ -7,7 +7,7 @@ import (
 
 // operate is a step of those who run the cache: clear, pressure, pins, limits, time.
 func (m *model) operate() {
-	switch m.random.IntN(11) {
+	switch m.random.IntN(12) {
 	case 0:
 		if m.chance(30) {
 			m.clear("")
@@ -45,6 +45,8 @@ func (m *model) operate() {
 	case 10:
 		m.did = "returned"
 		m.giveBackResidues()
+	case 11:
+		m.loseStep()
 	}
 }
 
@@ -100,7 +102,7 @@ func (m *model) pinStep() {
 		return
 	}
 	m.did = "pin " + key
-	if m.o.pin(m.now, key, m.sizes[key]) == nil {
+	if m.o.pin(m.now, key, m.placesOf(key)) == nil {
 		m.pins[key] = true
 	}
 }
@@ -188,6 +190,7 @@ func (m *model) begin(what effect[int]) {
 			m.failf("%s is estimated in phase %d", i.key, i.phase)
 		}
 	case doLoad:
+		i.size = what.entry.footprint
 		m.beginLoad(i)
 	case doFree:
 		if i.phase != resident || i.leases > 0 {

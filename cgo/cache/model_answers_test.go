@@ -37,14 +37,15 @@ func (m *model) checkEvictions() {
 	if first == nil || first.retried || victims[first.key] == nil || len(m.started) > 0 || m.o.nested > 0 {
 		return
 	}
-	if !m.room(first, leaves, false) {
+	first.size = first.e.footprint // of its places, the one they were evicted for
+	if !m.roomAs(first.size, leaves, false) {
 		m.failf("%v were evicted and %s does not fit", victims, first.key)
 	}
 	for _, key := range victims[first.key] {
 		spared := func(i *inst) bool {
 			return leaves(i) && !(i.key == key && i.phase == freeing && i.frees == 1 && m.fresh(i))
 		}
-		if m.room(first, spared, false) {
+		if m.roomAs(first.size, spared, false) {
 			m.failf("%s was evicted for %s without need", key, first.key)
 		}
 	}
@@ -75,6 +76,13 @@ func (m *model) checkAnswer(wt *wait) {
 	switch err := wt.w.err; {
 	case errors.Is(err, ErrClosed) && m.closed:
 	case errors.Is(err, ErrSelfBlocked) && wt.outer != nil:
+	case errors.As(err, &r) && len(i.places) > 1 && r.Code != RefusedWaiting:
+		if open := m.choices(i); len(open) > 0 {
+			m.failf("%s was refused and could be in pool %d: %v", i.key, open[0].Home, err)
+		}
+		i.phase = gone
+	case errors.As(err, &r) && r.Code == RefusedLost && m.lost[i.size.Home]:
+		i.phase = gone
 	case errors.As(err, &r) && r.Code == RefusedPressure:
 		for p := range m.held {
 			if whole[p] > 0 {

@@ -61,19 +61,23 @@ func nobody(*inst) bool { return false }
 // leaves names what is gone when everything that runs has ended.
 func leaves(i *inst) bool { return i.phase == freeing || i.phase == loading && i.stopped() }
 
-// room says whether i could be loaded when those that leave does name are gone. adds says that only the pools matter to which it
-// adds bytes, else all that it touches.
+// room says whether i could be loaded into one of its choices when those that leave does name are gone. adds says that
+// only the pools matter to which it adds bytes, else all that it touches.
 func (m *model) room(i *inst, leave func(*inst) bool, adds bool) bool {
+	return slices.ContainsFunc(m.choices(i), func(f Footprint) bool { return m.roomAs(f, leave, adds) })
+}
+
+func (m *model) roomAs(f Footprint, leave func(*inst) bool, adds bool) bool {
 	booked, reserved, count, comps := m.recount(leave)
-	need := i.size.Own.plus(i.size.Session)
-	for _, c := range i.size.Shared {
+	need := f.Own.plus(f.Session)
+	for _, c := range f.Shared {
 		if _, held := comps[c.ID]; !held {
 			need = need.plus(c.Bytes)
 		}
 	}
 	touched := need
 	if !adds {
-		touched = i.size.Whole()
+		touched = f.Whole()
 	}
 	used := booked.plus(reserved).plus(m.left).plus(need)
 	for p, budget := range m.budgets {
@@ -92,6 +96,7 @@ func (m *model) check() {
 	m.checkQueue()
 	m.checkLimits()
 	m.checkDeadlock()
+	m.checkLost()
 }
 
 // The books equal a recount, and beyond a budget nothing grows but by a correction or a lowered budget.
@@ -123,6 +128,7 @@ func (m *model) checkBooks() {
 func (m *model) checkStarts() {
 	used := m.o.ledger.used()
 	for _, i := range m.started {
+		m.checkPlace(i)
 		if m.entries > 0 && m.o.occupied > m.entries {
 			m.failf("%s was started as number %d of %d", i.key, m.o.occupied, m.entries)
 		}
@@ -139,11 +145,17 @@ func (m *model) checkStarts() {
 			if earlier.phase != queued || i.nested > 0 || earlier.waitsForItself(m) {
 				continue
 			}
-			cost := m.o.ledger.cost(&earlier.size)
-			for p, budget := range m.budgets {
-				if added[p] > 0 && cost[p] > 0 && budget > 0 && used[p]+cost[p] > budget && !earlier.retried {
-					m.failf("%s took the room of %s in pool %d", i.key, earlier.key, p)
+			left := func(f Footprint) bool {
+				cost := m.o.ledger.cost(&f)
+				for p, budget := range m.budgets {
+					if added[p] > 0 && cost[p] > 0 && budget > 0 && used[p]+cost[p] > budget {
+						return false
+					}
 				}
+				return true
+			}
+			if open := m.choices(earlier); len(open) > 0 && !earlier.retried && !slices.ContainsFunc(open, left) {
+				m.failf("%s took the room of %s", i.key, earlier.key)
 			}
 			if m.entries > 0 && m.o.occupied+1 > m.entries {
 				m.failf("%s took the place of %s", i.key, earlier.key)

@@ -235,21 +235,23 @@ func (m *model) end(what effect[int], luck int) {
 }
 
 func (m *model) endEstimate(i *inst, luck int) {
-	size := m.sizes[i.key]
+	places := slices.Clone(m.placesOf(i.key))
 	var err error
 	switch luck {
 	case 0:
 		err = errors.New("no such file")
 	case 1:
-		size.Own[0] += 100 * int64(min(1, len(m.budgets)))
+		for p := range places {
+			places[p].Own[0] += 100 * int64(min(1, len(m.budgets)))
+		}
 	}
 	if i.phase != gone {
-		i.size = size
+		i.places, i.size = places, places[0]
 		if i.phase = queued; err != nil {
 			m.fails(i)
 		}
 	}
-	m.o.estimated(m.now, i.e, size, err)
+	m.o.estimated(m.now, i.e, places, err)
 }
 
 // fails ends an instance whose estimate or load has failed.
@@ -265,7 +267,7 @@ func (m *model) fails(i *inst) {
 }
 
 func (m *model) endLoad(i *inst, luck int) {
-	actual := m.sizes[i.key]
+	actual := i.size
 	var err error
 	switch luck {
 	case 0:
@@ -288,11 +290,11 @@ func (m *model) endLoad(i *inst, luck int) {
 	case err == nil:
 		m.may.grow = true
 		m.arrive(i, actual)
+	case m.lost[i.size.Home] && i.waiters > 0 && !m.closed:
+		m.again(i)
 	case errors.Is(err, errNoRoom) && !i.retried && i.waiters > 0 && !m.closed:
 		i.retried = true
-		i.phase = queued
-		m.insts = slices.DeleteFunc(m.insts, func(other *inst) bool { return other == i })
-		m.insts = append([]*inst{i}, m.insts...) // first in the queue again
+		m.again(i)
 	default:
 		m.fails(i)
 	}
@@ -317,6 +319,7 @@ func (m *model) arrive(i *inst, actual Footprint) {
 	delete(m.cool, i.key)
 	i.size = actual
 	i.phase = resident
+	i.drain = i.drain || m.lost[actual.Home]
 	i.rested = m.now
 	m.uses++
 	i.use = m.uses

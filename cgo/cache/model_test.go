@@ -18,7 +18,7 @@ import (
 func TestOwnerAgreesWithTheModel(t *testing.T) {
 	steps, seed := fromEnv("CACHE_MODEL_STEPS", modelSteps), fromEnv("CACHE_MODEL_SEED", 1)
 	const round = 2_000 // steps between two shutdowns
-	configs := modelConfigs()
+	configs := append(modelConfigs(), placeConfigs()...)
 	rounds := max(1, steps/round/len(configs))
 	for _, config := range configs {
 		t.Run(config.name, func(t *testing.T) {
@@ -43,7 +43,9 @@ type modelConfig struct {
 	name    string
 	opts    Options[int]
 	sizes   map[string]Footprint
-	budgets bool // they change
+	places  map[string][]Footprint // in place of sizes
+	budgets bool                   // they change
+	loses   bool                   // pools are lost
 }
 
 func modelConfigs() []modelConfig {
@@ -87,7 +89,8 @@ type inst struct {
 	e       *entry[int] // its name; the model reads nothing of it
 	key     string
 	phase   phase
-	size    Footprint // the estimate, then what it takes
+	places  []Footprint // the estimate
+	size    Footprint   // the estimate of where it is to be, then what it takes
 	value   int
 	waiters int
 	nested  int
@@ -145,6 +148,7 @@ type model struct {
 	grows   []*grow
 	pins    map[string]bool
 	held    map[int]bool
+	lost    map[int]bool
 	cool    map[string]coolRef
 	budgets []int64
 	entries int
@@ -167,8 +171,11 @@ func newModel(t *testing.T, config modelConfig, seed uint64) *model {
 	config.opts.Journal = 64
 	config.opts.Ghosts = 3
 	m := &model{rig: newRig(t, config.opts, config.sizes), config: config, seed: seed, random: rand.New(rand.NewPCG(seed, 4)),
-		byEntry: map[*entry[int]]*inst{}, comps: map[string]Bytes{}, pins: map[string]bool{}, held: map[int]bool{},
+		byEntry: map[*entry[int]]*inst{}, comps: map[string]Bytes{}, pins: map[string]bool{}, held: map[int]bool{}, lost: map[int]bool{},
 		cool: map[string]coolRef{}, entries: config.opts.MaxEntries, keys: []string{"a", "b", "c", "d", "e"}}
+	if config.places != nil {
+		m.keys = append(m.keys, "f")
+	}
 	for _, p := range config.opts.Pools {
 		m.budgets = append(m.budgets, p.Budget)
 	}

@@ -38,7 +38,7 @@ func (o *owner[V]) serveNested(now time.Time) {
 
 // untangle answers waiters, the latest first, until the others can all be served.
 func (o *owner[V]) untangle(now time.Time) {
-	for stuck := o.stuck(); len(stuck) > 0; stuck = o.stuck() {
+	for stuck := o.stuck(now); len(stuck) > 0; stuck = o.stuck(now) {
 		w := slices.MaxFunc(stuck, func(a, b *waiter[V]) int { return cmp.Compare(a.arrival, b.arrival) })
 		e := w.entry
 		o.counters.refusals.Add(1)
@@ -52,7 +52,7 @@ func (o *owner[V]) untangle(now time.Time) {
 
 // stuck returns the waiters that cannot be served in any order, if each releases its leases only after it was served
 // and all other leases are released in time (the banker's algorithm).
-func (o *owner[V]) stuck() []*waiter[V] {
+func (o *owner[V]) stuck(now time.Time) []*waiter[V] {
 	var left []*waiter[V]
 	o.queue.all(func(e *entry[V]) bool {
 		if e.sized && e.nested > 0 {
@@ -66,7 +66,7 @@ func (o *owner[V]) stuck() []*waiter[V] {
 		return true
 	})
 	for {
-		at := slices.IndexFunc(left, func(w *waiter[V]) bool { return o.fitsBesideLeases(w.entry, left) })
+		at := slices.IndexFunc(left, func(w *waiter[V]) bool { return o.fitsBesideLeases(now, w.entry, left) })
 		if at < 0 {
 			return left
 		}
@@ -75,7 +75,7 @@ func (o *owner[V]) stuck() []*waiter[V] {
 }
 
 // fitsBesideLeases says whether e fits when only what is pinned and what the waiters hold is left.
-func (o *owner[V]) fitsBesideLeases(e *entry[V], waiters []*waiter[V]) bool {
+func (o *owner[V]) fitsBesideLeases(now time.Time, e *entry[V], waiters []*waiter[V]) bool {
 	held := make(map[*entry[V]]bool)
 	for _, w := range waiters {
 		for _, l := range w.outer {
@@ -86,7 +86,10 @@ func (o *owner[V]) fitsBesideLeases(e *entry[V], waiters []*waiter[V]) bool {
 	}
 	s := o.situationWithout(func(other *entry[V]) bool { return !held[other] && !o.stays(other) }, nil, Bytes{}, 0)
 	s.used = s.used.minus(o.ledger.unreturned) // it may come back
-	w := weighing{situation: &s, f: &e.footprint}
-	_, fits := w.lack()
-	return fits
+	open, _ := o.open(now, e)
+	return len(open) == 0 || slices.ContainsFunc(open, func(f *Footprint) bool { // or it is refused
+		w := weighing{situation: &s, f: f}
+		_, fits := w.lack()
+		return fits
+	})
 }

@@ -28,12 +28,13 @@ type Options[V any] struct {
 	// MaxEntries limits the instances that exist at one time, those being loaded and freed included. Below 1 there is
 	// no limit.
 	MaxEntries int
-	// Estimate tells what the value of key will take, before it is loaded; nil says nothing is counted. It runs on a
-	// goroutine of the cache and its error is the load's.
-	Estimate func(ctx context.Context, key string) (Footprint, error)
-	// Load makes the value of key. It runs on a goroutine of the cache, for one key at most once at a time; its ctx
-	// ends when nobody waits for it any more or the cache closes. A panic becomes the load's error.
-	Load func(ctx context.Context, key string, progress func(done, total int64)) (V, error)
+	// Estimate tells what the value of key will take, before it is loaded, in each place where it could be; nil says
+	// nothing is counted. It runs on a goroutine of the cache and its error is the load's.
+	Estimate func(ctx context.Context, key string) ([]Footprint, error)
+	// Load makes the value of key in the place whose Footprint.Home is home. It runs on a goroutine of the cache, for
+	// one key at most once at a time; its ctx ends when nobody waits for it any more or the cache closes. A panic
+	// becomes the load's error.
+	Load func(ctx context.Context, key string, home int, progress func(done, total int64)) (V, error)
 	// Measure tells what a loaded value really takes; nil takes the estimate for it.
 	Measure func(value V) Footprint
 	// Free releases a value that nobody uses. It runs once per value, outside every lock. residue tells what of the

@@ -23,13 +23,14 @@ type owner[V any] struct {
 	claims    Bytes // by those in the queue: nobody behind may take it
 	claimed   int   // instances, likewise
 	residues  map[*residue]struct{}
-	pins      map[string]Footprint
+	pins      map[string][]Footprint // their places
 	cooling   map[string]*cooling
 	refusing  map[int]refusing // pool → why it takes no loads
-	nested    int              // waiters that hold leases
-	blocked   *entry[V]        // the first in the queue when only busy residents could make room for it
-	beyond    bool             // a limit is exceeded until a resident becomes idle
-	spare     list[record[V]]  // records without a lease
+	lost      map[int]lostPool
+	nested    int             // waiters that hold leases
+	blocked   *entry[V]       // the first in the queue when only busy residents could make room for it
+	beyond    bool            // a limit is exceeded until a resident becomes idle
+	spare     list[record[V]] // records without a lease
 	uses      uint64
 	arrivals  uint64 // of waiters
 	closed    bool
@@ -92,9 +93,10 @@ func newOwner[V any](opts Options[V]) *owner[V] {
 		spare:    newList(func(r *record[V]) *link[record[V]] { return &r.link }),
 		ledger:   newLedger(opts.Pools),
 		residues: make(map[*residue]struct{}),
-		pins:     make(map[string]Footprint),
+		pins:     make(map[string][]Footprint),
 		cooling:  make(map[string]*cooling),
 		refusing: make(map[int]refusing),
+		lost:     make(map[int]lostPool),
 		empty:    make(chan struct{}),
 		journal:  newJournal(opts.Journal),
 		curve:    newCurve(opts.Ghosts),

@@ -10,7 +10,7 @@ import (
 
 func (r *rig) pin(key string) {
 	r.t.Helper()
-	require.NoError(r.t, r.o.pin(r.now, key, r.sizes[key]))
+	require.NoError(r.t, r.o.pin(r.now, key, r.placesOf(key)))
 }
 
 func TestClearedPinnedValueIsNoReasonToRefuse(t *testing.T) {
@@ -54,7 +54,7 @@ func TestBusyValueThatWouldNotHelpDoesNotYield(t *testing.T) {
 
 func TestWhatIsLargerThanTheBudgetIsTooLargeWhateverIsPinned(t *testing.T) {
 	r := newRig(t, Options[int]{Pools: pool(10)}, map[string]Footprint{"small": own(1), "huge": own(11), "big": own(10)})
-	require.NoError(t, r.o.pin(r.now, "small", own(1)))
+	require.NoError(t, r.o.pin(r.now, "small", []Footprint{own(1)}))
 	r.resident("small", Ask{})
 	for key, code := range map[string]RefusalCode{"huge": RefusedTooLarge, "big": RefusedPinned} {
 		q := r.ask(key, Ask{})

@@ -11,7 +11,7 @@ import (
 func TestPlanTellsThatAPoolTakesNoLoads(t *testing.T) {
 	r := newRig(t, Options[int]{Pools: pool(10)}, map[string]Footprint{"a": own(5)})
 	r.o.hold(r.now, 0, "high watermark", time.Minute)
-	p := r.o.plan(r.now, "a", r.sizes["a"])
+	p := r.o.plan(r.now, "a", r.placesOf("a"))
 	assert.False(t, p.Fits)
 	assert.ErrorContains(t, p.Refusal, "high watermark")
 }
@@ -19,13 +19,13 @@ func TestPlanTellsThatAPoolTakesNoLoads(t *testing.T) {
 func TestPlanTellsThatTheCacheIsClosed(t *testing.T) {
 	r := newRig(t, Options[int]{}, nil)
 	r.o.shut(r.now)
-	assert.ErrorIs(t, r.o.plan(r.now, "a", Footprint{}).Refusal, ErrClosed)
+	assert.ErrorIs(t, r.o.plan(r.now, "a", []Footprint{{}}).Refusal, ErrClosed)
 }
 
 func TestPlanCountsNoSlotForWhoWaitsForItself(t *testing.T) {
 	r := newRig(t, Options[int]{MaxEntries: 1}, nil)
 	r.ask("unsized", Ask{})
-	assert.True(t, r.o.plan(r.now, "a", Footprint{}).Fits)
+	assert.True(t, r.o.plan(r.now, "a", []Footprint{{}}).Fits)
 }
 
 // A plan made on a quiet cache says exactly what the load then does.
@@ -47,7 +47,7 @@ func TestLoadDoesWhatThePlanSaid(t *testing.T) {
 		if len(r.o.current) > 0 && r.o.queue.length > 0 {
 			continue
 		}
-		p := r.o.plan(r.now, "new", r.sizes["new"])
+		p := r.o.plan(r.now, "new", r.placesOf("new"))
 		used, seq := r.o.ledger.used(), r.o.journal.seq
 		q := r.ask("new", Ask{})
 		r.estimate("new")

@@ -15,10 +15,10 @@ func TestPanicOfAProgressCallbackLeavesNoLease(t *testing.T) {
 		s := newStore(t, 1)
 		opts := sized(7)
 		finish := make(chan struct{})
-		opts.Load = func(ctx context.Context, key string, progress func(int64, int64)) (*thing, error) {
+		opts.Load = func(ctx context.Context, key string, _ int, progress func(int64, int64)) (*thing, error) {
 			progress(1, 2)
 			<-finish
-			return s.load(context.WithoutCancel(ctx), key, nil)
+			return s.load(context.WithoutCancel(ctx), key, 0, nil)
 		}
 		c := s.cache(opts)
 		assert.PanicsWithValue(t, "boom", func() {
@@ -36,12 +36,12 @@ func TestPreloadTellsItsProgressOnTheCallersGoroutine(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newStore(t, 1)
 		opts := sized(7)
-		opts.Load = func(ctx context.Context, key string, progress func(int64, int64)) (*thing, error) {
+		opts.Load = func(ctx context.Context, key string, _ int, progress func(int64, int64)) (*thing, error) {
 			for n := range int64(3) {
 				progress(n+1, 3)
 				time.Sleep(time.Second)
 			}
-			return s.load(ctx, key, nil)
+			return s.load(ctx, key, 0, nil)
 		}
 		c := s.cache(opts)
 		var heard []Progress

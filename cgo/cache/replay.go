@@ -73,7 +73,7 @@ func newReplay(o ReplayOptions) *replay {
 		waiting: make(map[*waiter[struct{}]]time.Duration),
 		own: newOwner(Options[struct{}]{
 			Pools: o.Pools, MaxEntries: o.MaxEntries, KeepAlive: o.KeepAlive, Ghosts: 1, Journal: 1,
-			Load: func(context.Context, string, func(done, total int64)) (struct{}, error) { return struct{}{}, nil },
+			Load: func(context.Context, string, int, func(done, total int64)) (struct{}, error) { return struct{}{}, nil },
 			Free: func(string, struct{}) (func() Bytes, error) { return nil, nil },
 		}),
 	}
@@ -142,7 +142,7 @@ func (r *replay) run(what effect[struct{}]) {
 	}
 	switch what.kind {
 	case doEstimate:
-		r.own.estimated(r.now, e, f, nil)
+		r.own.estimated(r.now, e, []Footprint{f}, nil)
 	case doLoad:
 		r.out.Loaded += f.Whole().minus(f.Session).Total()
 		r.at(r.now.Add(size.Load), func() { r.own.loaded(r.now, e, struct{}{}, f, nil) })

@@ -13,7 +13,7 @@ type Progress struct {
 }
 
 // estimated ends e's estimate.
-func (o *owner[V]) estimated(now time.Time, e *entry[V], f Footprint, err error) {
+func (o *owner[V]) estimated(now time.Time, e *entry[V], places []Footprint, err error) {
 	o.running--
 	if e.gone {
 		o.finish()
@@ -22,14 +22,14 @@ func (o *owner[V]) estimated(now time.Time, e *entry[V], f Footprint, err error)
 	e.cancel()
 	e.cancel = nil
 	if err == nil {
-		err = f.check()
+		places, err = byRank(places)
 	}
 	if err != nil {
 		o.failed(now, e, err)
 		return
 	}
 	e.sized = true
-	e.footprint = f
+	e.places, e.footprint = places, places[0]
 	o.advance(now)
 }
 
@@ -85,6 +85,8 @@ func (o *owner[V]) loaded(now time.Time, e *entry[V], value V, actual Footprint,
 	if e.leases.length == 0 { // everyone left while it was being loaded
 		e.drain = true
 		o.rest(now, e)
+	} else if o.isLost(&e.footprint) {
+		o.retire(now, e, ReasonLost)
 	}
 	o.advance(now)
 }
@@ -92,6 +94,7 @@ func (o *owner[V]) loaded(now time.Time, e *entry[V], value V, actual Footprint,
 // book replaces e's reservation by what it really takes.
 func (o *owner[V]) book(now time.Time, e *entry[V], actual Footprint) {
 	before := o.ledger.used()
+	actual.Home, actual.Rank = e.footprint.Home, e.footprint.Rank
 	o.ledger.book(&e.footprint, &actual)
 	e.footprint = actual
 	if drift := o.ledger.used().minus(before); drift != (Bytes{}) {
@@ -101,6 +104,9 @@ func (o *owner[V]) book(now time.Time, e *entry[V], actual Footprint) {
 
 // failed ends an instance that has no value: everyone is told, unless it is worth one more try.
 func (o *owner[V]) failed(now time.Time, e *entry[V], err error) {
+	if o.elsewhere(now, e) {
+		return
+	}
 	kind := o.opts.Classify(err)
 	if kind == FailureNoRoom && e.state == Loading && !e.retried && e.waiters.length > 0 && !o.closed {
 		o.tryAgain(now, e)
@@ -121,13 +127,13 @@ func (o *owner[V]) failed(now time.Time, e *entry[V], err error) {
 	o.advance(now)
 }
 
-// tryAgain sends a load that ran out of memory back to the head of the queue, and everything idle away.
+// tryAgain sends a load that ran out of memory back to the head of the queue, and everything idle there away.
 func (o *owner[V]) tryAgain(now time.Time, e *entry[V]) {
 	e.retried = true
 	e.state = Reserving
 	o.queue.pushFirst(e)
 	o.idle.all(func(victim *entry[V]) bool {
-		if !o.pinned(victim.key) {
+		if !o.pinned(victim.key) && victim.footprint.Home == e.footprint.Home {
 			o.evict(now, victim, ReasonCapacity, e.key, "")
 		}
 		return true

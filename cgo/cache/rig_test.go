@@ -17,11 +17,14 @@ type rig struct {
 	o       *owner[int]
 	now     time.Time
 	sizes   map[string]Footprint
+	places  map[string][]Footprint // of keys with more than one
 	pending []effect[int]
 	made    int
 }
 
 var epoch = time.Unix(1_000_000, 0)
+
+const epochStep = 4 * time.Second
 
 var errNoRoom = errors.New("out of memory")
 
@@ -83,8 +86,15 @@ func (r *rig) take(kind effectKind, key string) *entry[int] {
 
 func (r *rig) estimate(key string) {
 	r.t.Helper()
-	r.o.estimated(r.now, r.take(doEstimate, key), r.sizes[key], nil)
+	r.o.estimated(r.now, r.take(doEstimate, key), r.placesOf(key), nil)
 	r.collect()
+}
+
+func (r *rig) placesOf(key string) []Footprint {
+	if places, several := r.places[key]; several {
+		return places
+	}
+	return []Footprint{r.sizes[key]}
 }
 
 func (r *rig) load(key string, actual Footprint, err error) {
@@ -108,7 +118,7 @@ func (r *rig) settle() {
 		case doEstimate:
 			r.estimate(what.entry.key)
 		case doLoad:
-			r.load(what.entry.key, r.sizes[what.entry.key], nil)
+			r.load(what.entry.key, what.entry.footprint, nil)
 		case doFree:
 			r.free(what.entry.key, Bytes{})
 		}
@@ -177,7 +187,7 @@ func (r *rig) served(q *request) Lease[int] {
 }
 
 // The owner runs neither: the rig reports what they would.
-func neverLoad(context.Context, string, func(int64, int64)) (int, error) {
+func neverLoad(context.Context, string, int, func(int64, int64)) (int, error) {
 	panic("the owner loads nothing")
 }
 

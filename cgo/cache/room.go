@@ -40,7 +40,7 @@ func (o *owner[V]) serve(now time.Time, e *entry[V]) service {
 	if !e.sized || o.loads[e.key] > 0 {
 		return served // those behind pass
 	}
-	if r := o.heldBack(now, e); r != nil {
+	if r := o.place(now, e); r != nil {
 		o.fail(now, e, r)
 		o.end(e)
 		return served
@@ -77,7 +77,7 @@ func (o *owner[V]) makeRoom(now time.Time, e *entry[V]) service {
 		}
 		return coming
 	}
-	if r := o.impossible(e); r != nil {
+	if r := o.impossible(e.key, &e.footprint); r != nil {
 		o.fail(now, e, r)
 		o.end(e)
 		return served
@@ -184,8 +184,8 @@ func (o *owner[V]) correct(now time.Time) {
 	}
 }
 
-// impossible says that e would not fit if everything that is not pinned were gone.
-func (o *owner[V]) impossible(e *entry[V]) *Refusal {
+// impossible says that key would not fit as f if everything that is not pinned were gone.
+func (o *owner[V]) impossible(key string, f *Footprint) *Refusal {
 	var pinned []string
 	s := o.situationWithout(func(other *entry[V]) bool {
 		if o.stays(other) {
@@ -195,13 +195,13 @@ func (o *owner[V]) impossible(e *entry[V]) *Refusal {
 		return true
 	}, nil, Bytes{}, 0)
 	s.used = s.used.minus(o.ledger.unreturned) // it may come back
-	w := weighing{situation: &s, f: &e.footprint}
+	w := weighing{situation: &s, f: f}
 	over, fits := w.lack()
 	if fits {
 		return nil
 	}
-	r := &Refusal{Key: e.key, Code: RefusedTooLarge}
-	whole := e.footprint.Whole()
+	r := &Refusal{Key: key, Code: RefusedTooLarge}
+	whole := f.Whole()
 	if _, alone := o.ledger.over(whole); !alone {
 		slices.Sort(pinned)
 		r.Code, r.Pinned = RefusedPinned, pinned

@@ -127,12 +127,18 @@ func (o *owner[V]) hold(now time.Time, pool int, why string, retryAfter time.Dur
 	o.advance(now)
 }
 
-// heldBack refuses e if a pool it needs takes no loads.
-func (o *owner[V]) heldBack(now time.Time, e *entry[V]) *Refusal {
-	whole := e.footprint.Whole()
+// heldBack refuses key as f if a pool it needs takes no loads.
+func (o *owner[V]) heldBack(now time.Time, key string, f *Footprint) *Refusal {
+	if o.isLost(f) {
+		return o.lostRefusal(key, f.Home)
+	}
+	if len(o.refusing) == 0 {
+		return nil
+	}
+	whole := f.Whole()
 	for i, pool := range o.ledger.pools {
 		if r, held := o.refusing[i]; held && whole[i] > 0 {
-			return &Refusal{Key: e.key, Code: RefusedPressure, Pool: pool.Name, Need: whole[i], Budget: pool.Budget,
+			return &Refusal{Key: key, Code: RefusedPressure, Pool: pool.Name, Need: whole[i], Budget: pool.Budget,
 				RetryAfter: max(time.Second, r.until.Sub(now)), Why: r.why}
 		}
 	}
@@ -140,27 +146,36 @@ func (o *owner[V]) heldBack(now time.Time, e *entry[V]) *Refusal {
 }
 
 // pin keeps a key from being evicted once it is loaded. It is refused when the pinned values would not all fit.
-func (o *owner[V]) pin(now time.Time, key string, f Footprint) error {
+func (o *owner[V]) pin(now time.Time, key string, places []Footprint) error {
 	if o.pinned(key) {
 		return nil
 	}
 	sum := newLedger(o.ledger.pools)
-	sum.reserve(&f)
 	keys := []string{}
-	for other, size := range o.pins {
+	for other := range o.pins {
 		keys = append(keys, other)
-		sum.reserve(&size)
 	}
+	slices.Sort(keys)
+	for _, other := range keys {
+		if f := o.pinPlace(other, o.pins[other], &sum); f != nil {
+			sum.reserve(f)
+		}
+	}
+	f := o.pinPlace(key, places, &sum)
+	if f == nil {
+		return o.lostRefusal(key, places[0].Home)
+	}
+	sum.reserve(f)
 	over, tooMuch := sum.over(sum.used())
 	if !tooMuch && (o.opts.MaxEntries < 1 || len(o.pins) < o.opts.MaxEntries) {
-		o.pins[key] = f
+		o.pins[key] = places
 		o.note(now, Event{Kind: EventPinned, Key: key, Bytes: f.Whole().Total()})
 		if e := o.current[key]; e != nil {
 			e.expires = time.Time{}
 		}
+		o.advance(now) // it is in the way of others now
 		return nil
 	}
-	slices.Sort(keys)
 	r := &Refusal{Key: key, Code: RefusedPinned, Pinned: keys}
 	for i, pool := range o.ledger.pools {
 		if over[i] > 0 {
@@ -233,7 +248,7 @@ func (o *owner[V]) shut(now time.Time) {
 	if o.closed {
 		return
 	}
-	o.pins = make(map[string]Footprint)
+	o.pins = make(map[string][]Footprint)
 	for _, e := range o.byUse() {
 		switch e.state {
 		case Reserving:

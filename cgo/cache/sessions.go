@@ -11,7 +11,7 @@ func (o *owner[V]) enterSession(now time.Time, l Lease[V]) (*growth[V], bool) {
 	if !l.holds() {
 		return nil, false
 	}
-	if e.growing == 0 && (e.sessions < e.rooms || o.grow(now, e)) {
+	if e.growing == 0 && (e.sessions < e.rooms || !o.isLost(&e.footprint) && o.grow(now, e)) {
 		e.sessions++
 		r.sessions++
 		return nil, true
@@ -19,6 +19,9 @@ func (o *owner[V]) enterSession(now time.Time, l Lease[V]) (*growth[V], bool) {
 	g := &growth[V]{entry: e, record: r, answered: make(chan struct{})}
 	e.growing++
 	o.growths.push(g)
+	if o.isLost(&e.footprint) {
+		o.answerGrowth(g, o.lostRefusal(e.key, e.footprint.Home))
+	}
 	return g, true
 }
 

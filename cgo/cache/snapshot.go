@@ -46,8 +46,9 @@ type Entry struct {
 	Pinned    bool
 	Holders   []Blocker // its leases, longest held first
 	Leases    int
-	Waiters   int // callers that wait for it
-	Sessions  int // at work
+	Waiters   int    // callers that wait for it
+	Sessions  int    // at work
+	Pool      string // it lives in; "" while it waits for room
 	Own       Bytes
 	Session   Bytes // for each of Rooms
 	Rooms     int
@@ -67,7 +68,9 @@ func (e *Entry) Bytes() Bytes { return e.Own.plus(e.Session.times(e.Rooms)) }
 type PoolState struct {
 	Pool
 	Booked, Reserved, Unreturned int64
-	Refusing                     string // why it takes no loads; empty when it does
+	Refusing                     string    // why it takes no loads; empty when it does
+	Lost                         string    // why it takes none any more
+	LostAt                       time.Time // zero for not
 }
 
 // Held is a component in the ledger.
@@ -128,7 +131,8 @@ func (o *owner[V]) snapshot(now time.Time) Snapshot {
 	}
 	for i, pool := range o.ledger.pools {
 		s.Pools = append(s.Pools, PoolState{Pool: pool, Booked: o.ledger.booked[i], Reserved: o.ledger.reserved[i],
-			Unreturned: o.ledger.unreturned[i], Refusing: o.refusing[i].why})
+			Unreturned: o.ledger.unreturned[i], Refusing: o.refusing[i].why,
+			Lost: o.lost[i].why, LostAt: o.lost[i].since})
 	}
 	for id, h := range o.ledger.components {
 		s.Components = append(s.Components, Held{Component{id, h.bytes}, h.holders})
@@ -157,6 +161,7 @@ func (o *owner[V]) describe(now time.Time, e *entry[V]) Entry {
 		LoadTook: e.loadTook, Rooms: e.rooms}
 	if e.state != Reserving {
 		out.Own, out.Session, out.Shared = e.footprint.Own, e.footprint.Session, e.footprint.Shared
+		out.Pool = o.poolName(e.footprint.Home)
 	}
 	if !e.loadedAt.IsZero() {
 		out.Age = now.Sub(e.loadedAt)
@@ -173,6 +178,7 @@ type Plan struct {
 	Key       string
 	State     State // of the key; Freeing when it is absent
 	Resident  bool
+	Pool      string // where it lives, or would
 	Footprint Footprint
 	Needs     Bytes // what it would add, given the components that are held
 	Fits      bool  // without evicting anybody
@@ -185,10 +191,16 @@ type Plan struct {
 	Refusal   error         // why it would be refused
 }
 
-// plan answers without changing anything. f is what key takes.
-func (o *owner[V]) plan(now time.Time, key string, f Footprint) Plan {
-	p := Plan{Key: key, State: Freeing, Footprint: f, Needs: o.ledger.cost(&f)}
+// plan answers without changing anything. places are where key could be.
+func (o *owner[V]) plan(now time.Time, key string, places []Footprint) Plan {
+	probe := &entry[V]{key: key, state: Reserving, sized: true, places: places, footprint: places[0], queuedAt: now, rooms: 1}
+	refused := o.refusal(now, probe)
+	f := probe.footprint
+	p := Plan{Key: key, State: Freeing, Pool: o.poolName(f.Home), Footprint: f, Needs: o.ledger.cost(&f)}
 	if e := o.current[key]; e != nil {
+		if e.sized {
+			p.Pool = o.poolName(e.footprint.Home)
+		}
 		p.State, p.Resident = e.state, e.state == Ready || e.state == Leased
 		if p.Resident {
 			p.Needs = Bytes{}
@@ -198,8 +210,7 @@ func (o *owner[V]) plan(now time.Time, key string, f Footprint) Plan {
 		p.Blockers = o.blockers(now, e)
 		return p
 	}
-	probe := &entry[V]{key: key, state: Reserving, sized: true, footprint: f, queuedAt: now, rooms: 1}
-	if p.Refusal = o.refusal(now, probe); p.Refusal != nil {
+	if p.Refusal = refused; p.Refusal != nil {
 		return p
 	}
 	o.queue.all(func(e *entry[V]) bool {
@@ -232,6 +243,13 @@ func (o *owner[V]) plan(now time.Time, key string, f Footprint) Plan {
 	return p
 }
 
+func (o *owner[V]) poolName(pool int) string {
+	if pool >= len(o.ledger.pools) {
+		return ""
+	}
+	return o.ledger.pools[pool].Name
+}
+
 // refusal is why a newcomer would be told at once that it cannot be had; nil when it would not.
 func (o *owner[V]) refusal(now time.Time, e *entry[V]) error {
 	if o.closed {
@@ -240,10 +258,10 @@ func (o *owner[V]) refusal(now time.Time, e *entry[V]) error {
 	if r := o.coolingDown(now, e.key); r != nil {
 		return r
 	}
-	if r := o.heldBack(now, e); r != nil {
+	if r := o.place(now, e); r != nil {
 		return r
 	}
-	if r := o.impossible(e); r != nil {
+	if r := o.impossible(e.key, &e.footprint); r != nil {
 		return r
 	}
 	return nil

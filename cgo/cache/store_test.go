@@ -47,7 +47,7 @@ func (s *store) hold(key string) chan error {
 	return s.gate[key]
 }
 
-func (s *store) load(ctx context.Context, key string, _ func(done, total int64)) (*thing, error) {
+func (s *store) load(ctx context.Context, key string, _ int, _ func(done, total int64)) (*thing, error) {
 	s.mu.Lock()
 	assert.False(s.t, s.loading[key], "two loads of %s at once", key)
 	s.loading[key] = true
@@ -115,7 +115,7 @@ func (s *store) cache(opts Options[*thing]) *Cache[*thing] {
 func sized(bytes int64) Options[*thing] {
 	return Options[*thing]{
 		Pools:    []Pool{{Name: "ram"}},
-		Estimate: func(context.Context, string) (Footprint, error) { return Footprint{Own: In(0, bytes)}, nil },
+		Estimate: func(context.Context, string) ([]Footprint, error) { return []Footprint{{Own: In(0, bytes)}}, nil },
 	}
 }
 

@@ -34,7 +34,7 @@ func randomUse(t *testing.T, limit int, seed uint64) {
 		defer fates.Unlock()
 		return fate.IntN(n)
 	}
-	load := func(ctx context.Context, key string, progress func(int64, int64)) (*thing, error) {
+	load := func(ctx context.Context, key string, _ int, progress func(int64, int64)) (*thing, error) {
 		if draw(4) == 0 { // a load that does not listen
 			ctx = context.WithoutCancel(ctx)
 		}
@@ -50,7 +50,7 @@ func randomUse(t *testing.T, limit int, seed uint64) {
 				gate <- nil
 			}
 		})
-		return s.load(ctx, key, progress)
+		return s.load(ctx, key, 0, progress)
 	}
 	c := s.cache(Options[*thing]{Patience: 20 * time.Millisecond, Load: load})
 	var callers sync.WaitGroup
@@ -133,7 +133,7 @@ func TestParallelUseOfEverythingKeepsTheBooks(t *testing.T) {
 	}
 	c := s.cache(Options[*thing]{
 		Pools: pool(12), KeepAlive: time.Millisecond, Patience: time.Millisecond, CoolDown: time.Microsecond,
-		Estimate: func(_ context.Context, key string) (Footprint, error) { return footprint(key), nil },
+		Estimate: func(_ context.Context, key string) ([]Footprint, error) { return []Footprint{footprint(key)}, nil },
 		Measure:  func(v *thing) Footprint { return footprint(v.key) },
 	})
 	l, _ := c.Listen(0)

@@ -57,7 +57,7 @@ func BenchmarkAcquireReleaseAmongGhosts(b *testing.B) { acquireRelease(b, 100_00
 func acquireRelease(b *testing.B, known, resident int) {
 	c := cache.New(cache.Options[int]{
 		MaxEntries: resident, Ghosts: known,
-		Load: func(context.Context, string, func(int64, int64)) (int, error) { return 0, nil },
+		Load: func(context.Context, string, int, func(int64, int64)) (int, error) { return 0, nil },
 		Free: func(string, int) (func() cache.Bytes, error) { return nil, nil },
 	})
 	ctx := context.Background()

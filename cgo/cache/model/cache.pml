@@ -23,7 +23,8 @@
 // What is left out: sessions, pins, shared components, true sizes (a load takes what was estimated), unreturned memory
 // (freed bytes come back), changes of limits, cool-down, the journal and the curve; a third value under two leases, and
 // a first lease that is released before the second is there. There is one pool, every key fits in it alone, and what
-// takes room is in everyone's way. Which idle instance goes first is either end of their list (the code: the least
+// takes room is in everyone's way; so there is no choice among places and no pool is lost: the model-based test has both
+// (model_places_test.go). Which idle instance goes first is either end of their list (the code: the least
 // recently used), and which of those that block each other is answered is the first or last asker (the code: the latest
 // to come), so nothing here depends on it.
 //
