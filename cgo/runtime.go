@@ -5,14 +5,16 @@ import (
 	"errors"
 )
 
-// What callers branch on; an error of the runtime wraps exactly one of these (ErrTimeout is the pool's alone). The names say what the caller can
-// do about it (native/include/barkrt.h, barkrt_status).
+// What callers branch on; an error of the runtime wraps exactly one of these (ErrTimeout and ErrLost are the pool's
+// alone, ErrLost beside ErrDevice). The names say what the caller can do about it (native/include/barkrt.h,
+// barkrt_status).
 var (
 	ErrInvalidArgument = errors.New("invalid argument")
 	ErrNotFound        = errors.New("not found")
 	ErrBadModel        = errors.New("bad model")
 	ErrOutOfMemory     = errors.New("out of memory")
 	ErrDevice          = errors.New("device failed")
+	ErrLost            = errors.New("device lost")
 	ErrUnsupported     = errors.New("unsupported")
 	ErrBusy            = errors.New("busy")
 	ErrInternal        = errors.New("internal error")
@@ -24,6 +26,9 @@ var (
 type Runtime interface {
 	// Devices lists the devices; index 0 is the CPU.
 	Devices() ([]Device, error)
+	// Probe asks a device for something small. It answers at once: ErrDevice when the device is lost, which lasts until
+	// the process ends.
+	Probe(device int) error
 	// Estimate returns the bytes that Load and one NewSession would take, without loading.
 	Estimate(src Source, opts LoadOptions, session SessionOptions) (Estimate, error)
 	// Load maps and validates a model. A ctx that ends stops the load between tensors with ctx.Err().
@@ -225,6 +230,8 @@ type Device struct {
 	Kind       string // "cpu", "cuda"
 	Name       string
 	Detail     string // which code path was chosen, and why
+	UUID       string // that its driver tells others, too: "GPU-…", "MIG-…"; "" for none
+	Fault      string // why it cannot be used; "" when it can
 	Cores      int
 	FreeBytes  int64
 	TotalBytes int64

@@ -11,6 +11,7 @@ import (
 type account struct {
 	runtime *Runtime
 	shape   shape
+	device  int
 	members int        // the model, its sessions and its voices, not yet closed
 	held    cgo.Memory // without components
 	leaks   int64      // bytes that the fault plan keeps after the last member
@@ -32,14 +33,15 @@ func (l leak) live(now time.Time) int64 {
 }
 
 // newAccount counts a model as its first member.
-func (r *Runtime) newAccount(s shape) *account {
-	a := &account{runtime: r, shape: s, members: 1, held: s.ownMemory()}
+func (r *Runtime) newAccount(s shape, device int) *account {
+	a := &account{runtime: r, shape: s, device: device, members: 1, held: s.ownMemory()}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.hold(a.held)
+	a.hold(a.held, 1)
+	d := &r.devices[device]
 	for _, c := range s.components() {
-		if r.components[c]++; r.components[c] == 1 {
-			r.hold(sum(cgo.Memory{WeightsBytes: c.Bytes, SharedBytes: c.Bytes}))
+		if d.components[c]++; d.components[c] == 1 {
+			a.hold(sum(cgo.Memory{WeightsBytes: c.Bytes, SharedBytes: c.Bytes}), 1)
 		}
 	}
 	return a
@@ -54,7 +56,7 @@ func (a *account) join(m cgo.Memory) error {
 	}
 	a.members++
 	a.held = plus(a.held, m, 1)
-	a.runtime.hold(m)
+	a.hold(m, 1)
 	return nil
 }
 
@@ -66,10 +68,11 @@ func (a *account) leave(m cgo.Memory) {
 	a.members--
 	if a.members == 0 {
 		m = a.held
+		d := &r.devices[a.device]
 		for _, c := range a.shape.components() {
-			if r.components[c]--; r.components[c] == 0 {
-				delete(r.components, c)
-				r.live = plus(r.live, sum(cgo.Memory{WeightsBytes: c.Bytes, SharedBytes: c.Bytes}), -1)
+			if d.components[c]--; d.components[c] == 0 {
+				delete(d.components, c)
+				a.hold(sum(cgo.Memory{WeightsBytes: c.Bytes, SharedBytes: c.Bytes}), -1)
 			}
 		}
 		a.leaked.bytes = a.leaks
@@ -77,11 +80,11 @@ func (a *account) leave(m cgo.Memory) {
 			a.leaked.until = r.opts.Clock().Add(a.leaksIn)
 		}
 		if a.leaks > 0 {
-			r.leaks = append(r.leaks, a.leaked)
+			d.leaks = append(d.leaks, a.leaked)
 		}
 	}
 	a.held = plus(a.held, m, -1)
-	r.live = plus(r.live, m, -1)
+	a.hold(m, -1)
 }
 
 // Live implements cgo.Account.
@@ -91,21 +94,30 @@ func (a *account) Live() int64 {
 	return a.held.TotalBytes + a.leaked.live(a.runtime.opts.Clock())
 }
 
-// hold adds to what is live on the device; the caller holds mu.
-func (r *Runtime) hold(m cgo.Memory) {
-	r.live = plus(r.live, m, 1)
-	r.live.PeakBytes = max(r.live.PeakBytes, r.live.TotalBytes)
+// hold adds m, times sign, to what is live: tables on the host, the rest on the device. The caller holds mu.
+func (a *account) hold(m cgo.Memory, sign int64) {
+	add := func(device int, part cgo.Memory) {
+		live := &a.runtime.devices[device].live
+		*live = plus(*live, part, sign)
+		live.PeakBytes = max(live.PeakBytes, live.TotalBytes)
+	}
+	if a.device != 0 {
+		tables := sum(cgo.Memory{TablesBytes: m.TablesBytes})
+		add(0, tables)
+		m = plus(m, tables, -1)
+	}
+	add(a.device, m)
 }
 
 // Live implements cgo.Runtime. Leaks are weights.
 func (r *Runtime) Live(device int) (cgo.Memory, error) {
-	if err := checkDevice(device); err != nil {
+	if err := r.checkDevice(device); err != nil {
 		return cgo.Memory{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	live, now := r.live, r.opts.Clock()
-	for _, l := range r.leaks {
+	live, now := r.devices[device].live, r.opts.Clock()
+	for _, l := range r.devices[device].leaks {
 		live.WeightsBytes += l.live(now)
 		live.TotalBytes += l.live(now)
 	}
@@ -114,7 +126,7 @@ func (r *Runtime) Live(device int) (cgo.Memory, error) {
 }
 
 // Trim implements cgo.Runtime. The simulated process has nothing to give back.
-func (r *Runtime) Trim(device int) (returned int64, err error) { return 0, checkDevice(device) }
+func (r *Runtime) Trim(device int) (returned int64, err error) { return 0, r.Probe(device) }
 
 // plus adds b, times sign, to a, but for the peak.
 func plus(a, b cgo.Memory, sign int64) cgo.Memory {

@@ -32,7 +32,10 @@ type Faults struct {
 //	estimate_fails         fails with Error
 //	session_out_of_memory  makes no session
 //	synthesis_slow         takes Factor times as long
-//	device_lost            fails, as does every load, session and synthesis after it for Seconds, 0: for good
+//	device_lost            fails, as does every load, session and synthesis on its device after it for Seconds, 0: for good
+//	device_lost_in_load    the same halfway through a load
+//	device_lost_in_session the same when a session is made
+//	device_lost_in_stream  the same after the first audio of a synthesis
 //
 // Seconds are not scaled by Options.TimeScale.
 type Fault struct {
@@ -59,12 +62,17 @@ const (
 	SessionOutOfMemory = "session_out_of_memory"
 	SynthesisSlow      = "synthesis_slow"
 	DeviceLost         = "device_lost"
+
+	DeviceLostInLoad    = "device_lost_in_load"
+	DeviceLostInSession = "device_lost_in_session"
+	DeviceLostInStream  = "device_lost_in_stream"
 )
 
 // faultFields names the fields that each kind needs (and, after a "?", those it may have).
 var faultFields = map[string]string{
 	LoadSlow: "factor", LoadFails: "error", LoadHangs: "", LoadDeaf: "seconds", Leak: "bytes ?seconds",
 	EstimateOff: "bytes", EstimateFails: "error", SessionOutOfMemory: "", SynthesisSlow: "factor", DeviceLost: "?seconds",
+	DeviceLostInLoad: "?seconds", DeviceLostInSession: "?seconds", DeviceLostInStream: "?seconds",
 }
 
 var faultErrors = map[string]error{
@@ -197,22 +205,27 @@ func (f Fault) err(model string) error {
 	return fmt.Errorf("%w: model %s: %s by the fault plan", faultErrors[f.Error], model, f.Kind)
 }
 
-// loseDevice makes the device fail for the rule's time.
-func (r *Runtime) loseDevice(f Fault) {
+// mayLose makes the device fail for the time of the rule that takes effect, if one does.
+func (r *Runtime) mayLose(kind, model string, device int) {
+	f, ok := r.fault(kind, model)
+	if !ok {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.lost = leak{bytes: 1}
+	lost := leak{bytes: 1}
 	if f.Seconds > 0 {
-		r.lost.until = r.opts.Clock().Add(f.duration())
+		lost.until = r.opts.Clock().Add(f.duration())
 	}
+	r.devices[device].lost = lost
 }
 
 // checkLost fails while the device is lost.
-func (r *Runtime) checkLost() error {
+func (r *Runtime) checkLost(device int) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.lost.live(r.opts.Clock()) > 0 {
-		return fmt.Errorf("%w: the simulated device is lost by the fault plan", cgo.ErrDevice)
+	if r.devices[device].lost.live(r.opts.Clock()) > 0 {
+		return fmt.Errorf("%w: the simulated device %d is lost by the fault plan", cgo.ErrDevice, device)
 	}
 	return nil
 }

@@ -16,11 +16,12 @@ type model struct {
 	handle
 	runtime *Runtime
 	shape   shape
+	device  int
 }
 
-func newModel(r *Runtime, s shape) *model {
-	m := &model{runtime: r, shape: s}
-	m.open(r.newAccount(s), "model "+s.id, cgo.Memory{})
+func newModel(r *Runtime, s shape, device int) *model {
+	m := &model{runtime: r, shape: s, device: device}
+	m.open(r.newAccount(s, device), "model "+s.id, cgo.Memory{})
 	return m
 }
 
@@ -228,11 +229,12 @@ func (m *model) NewSession(opts cgo.SessionOptions) (cgo.Session, error) {
 	if err := checkKV(opts.KV); err != nil {
 		return nil, err
 	}
-	if err := m.runtime.checkLost(); err != nil {
+	m.runtime.mayLose(DeviceLostInSession, m.shape.id, m.device)
+	if err := m.runtime.checkLost(m.device); err != nil {
 		return nil, err
 	}
 	if _, ok := m.runtime.fault(SessionOutOfMemory, m.shape.id); ok {
-		return nil, fmt.Errorf("%w: cpu: no room for a session of model %s by the fault plan", cgo.ErrOutOfMemory, m.shape.id)
+		return nil, fmt.Errorf("%w: no room for a session of model %s by the fault plan", cgo.ErrOutOfMemory, m.shape.id)
 	}
 	s := &session{model: m, kv: opts.KV}
 	taken := m.shape.sessionMemory(opts.KV)

@@ -22,6 +22,8 @@ type Options struct {
 	Clock func() time.Time
 	// Faults is what goes wrong, valid; nil is nothing.
 	Faults *Faults
+	// GPUs are simulated GPUs beside the processor: the bytes of each. Their work takes a tenth of the time.
+	GPUs []int64
 }
 
 // Runtime implements cgo.Runtime.
@@ -29,12 +31,17 @@ type Runtime struct {
 	opts    Options
 	handles atomic.Int64
 
-	mu         sync.Mutex // guards the rest, and the accounts
+	mu      sync.Mutex // guards the rest, and the accounts
+	devices []device
+	calls   map[faultCall]int
+}
+
+// A device is the state of one.
+type device struct {
 	live       cgo.Memory
 	components map[cgo.Component]int // models that hold each
 	leaks      []leak
 	lost       leak // of the device itself: live while it is lost
-	calls      map[faultCall]int
 }
 
 // New returns a simulated runtime.
@@ -45,7 +52,11 @@ func New(opts Options) *Runtime {
 	if opts.Clock == nil {
 		opts.Clock = time.Now
 	}
-	return &Runtime{opts: opts, components: make(map[cgo.Component]int), calls: make(map[faultCall]int)}
+	r := &Runtime{opts: opts, devices: make([]device, 1+len(opts.GPUs)), calls: make(map[faultCall]int)}
+	for i := range r.devices {
+		r.devices[i].components = make(map[cgo.Component]int)
+	}
+	return r
 }
 
 // LiveHandles counts models, sessions and voices not yet closed, for leak tests.
@@ -53,15 +64,32 @@ func (r *Runtime) LiveHandles() int64 { return r.handles.Load() }
 
 // Devices implements cgo.Runtime.
 func (r *Runtime) Devices() ([]cgo.Device, error) {
-	return []cgo.Device{{
+	all := []cgo.Device{{
 		ID: "cpu", Kind: "cpu", Name: "simulated processor", Detail: "mock: nothing is computed",
 		Cores: runtime.NumCPU(), FreeBytes: 24 << 30, TotalBytes: 32 << 30,
-	}}, nil
+	}}
+	for i, bytes := range r.opts.GPUs {
+		d := cgo.Device{ID: fmt.Sprintf("cuda:%d", i), Kind: "cuda", Name: "simulated GPU", Detail: "mock: nothing is computed",
+			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Cores: 100, FreeBytes: bytes, TotalBytes: bytes}
+		if err := r.Probe(i + 1); err != nil {
+			d.Fault, d.FreeBytes, d.TotalBytes = err.Error(), 0, 0
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// Probe implements cgo.Runtime.
+func (r *Runtime) Probe(device int) error {
+	if err := r.checkDevice(device); err != nil {
+		return err
+	}
+	return r.checkLost(device)
 }
 
 // Estimate implements cgo.Runtime.
 func (r *Runtime) Estimate(src cgo.Source, opts cgo.LoadOptions, session cgo.SessionOptions) (cgo.Estimate, error) {
-	s, err := open(src, opts)
+	s, err := r.open(src, opts)
 	if err != nil {
 		return cgo.Estimate{}, err
 	}
@@ -86,11 +114,11 @@ func (r *Runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s, err := open(src, opts)
+	s, err := r.open(src, opts)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkLost(); err != nil {
+	if err := r.checkLost(opts.Device); err != nil {
 		return nil, err
 	}
 	slow, fails, leaks, err := r.loadFaults(ctx, s.id)
@@ -105,6 +133,12 @@ func (r *Runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 		if fails.Kind != "" && step == loadSteps/2 {
 			return nil, fails.err(s.id)
 		}
+		if step == loadSteps/2 {
+			r.mayLose(DeviceLostInLoad, s.id, opts.Device)
+		}
+		if err := r.checkLost(opts.Device); err != nil {
+			return nil, err
+		}
 		if opts.Progress != nil {
 			opts.Progress(total*(step+1)/loadSteps, total)
 		}
@@ -112,21 +146,21 @@ func (r *Runtime) Load(ctx context.Context, src cgo.Source, opts cgo.LoadOptions
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	m := newModel(r, s)
+	m := newModel(r, s, opts.Device)
 	m.account.leaks, m.account.leaksIn = leaks.Bytes, leaks.duration()
 	return m, nil
 }
 
-func checkDevice(device int) error {
-	if device != 0 {
-		return fmt.Errorf("%w: device %d; there is 1", cgo.ErrNotFound, device)
+func (r *Runtime) checkDevice(device int) error {
+	if device < 0 || device >= len(r.devices) {
+		return fmt.Errorf("%w: device %d; there are %d", cgo.ErrNotFound, device, len(r.devices))
 	}
 	return nil
 }
 
 // open finds the simulated model of a source as the native runtime would find a file.
-func open(src cgo.Source, opts cgo.LoadOptions) (shape, error) {
-	if err := checkDevice(opts.Device); err != nil {
+func (r *Runtime) open(src cgo.Source, opts cgo.LoadOptions) (shape, error) {
+	if err := r.checkDevice(opts.Device); err != nil {
 		return shape{}, err
 	}
 	if opts.Threads < 0 {

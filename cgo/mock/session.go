@@ -67,15 +67,13 @@ func (s *session) Synthesize(ctx context.Context, req cgo.Request, sink cgo.Sink
 	if err != nil {
 		return cgo.Stats{}, err
 	}
-	if f, ok := s.model.runtime.fault(DeviceLost, s.model.shape.id); ok {
-		s.model.runtime.loseDevice(f)
-	}
-	if err := s.model.runtime.checkLost(); err != nil {
+	s.model.runtime.mayLose(DeviceLost, s.model.shape.id, s.model.device)
+	if err := s.model.runtime.checkLost(s.model.device); err != nil {
 		return cgo.Stats{}, err
 	}
-	r := &run{session: s, ctx: ctx, sink: sink, tune: newTune(req, identity), slow: 1}
+	r := &run{session: s, ctx: ctx, sink: sink, tune: newTune(req, identity), slow: s.model.pace()}
 	if f, ok := s.model.runtime.fault(SynthesisSlow, s.model.shape.id); ok {
-		r.slow = f.Factor
+		r.slow *= f.Factor
 	}
 	r.stats.TextTokens = len(ids)
 	r.stats.TextTruncated = len(ids) > int(s.model.shape.maxText)
@@ -149,9 +147,12 @@ func (m *model) semanticTokens(req cgo.Request) int {
 	return n
 }
 
-// step waits and reports one step.
+// step waits and reports one step. The device may be lost meanwhile.
 func (r *run) step(stage cgo.Stage, done, total int, took time.Duration) error {
 	if err := r.model.runtime.wait(r.ctx, scaled(took, r.slow)); err != nil {
+		return err
+	}
+	if err := r.model.runtime.checkLost(r.model.device); err != nil {
 		return err
 	}
 	if r.sink.Progress == nil {
@@ -235,6 +236,9 @@ func (r *run) codec(end int) error {
 			if err := r.sink.Audio(chunk); err != nil {
 				return err
 			}
+		}
+		if r.framesDone == 0 {
+			r.model.runtime.mayLose(DeviceLostInStream, r.model.shape.id, r.model.device)
 		}
 		r.framesDone += n
 		if err := r.step(cgo.StageCodec, r.framesDone, total, 0); err != nil {

@@ -38,6 +38,14 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 
 func scaled(d time.Duration, factor float64) time.Duration { return time.Duration(float64(d) * factor) }
 
+// pace is the factor on the times of a model's device.
+func (m *model) pace() float64 {
+	if m.device > 0 {
+		return 0.1
+	}
+	return 1
+}
+
 // wait waits d times the scale, or until ctx ends. It also looks at ctx when there is nothing to wait for, so that
 // a request that takes no time can still be cancelled within a step.
 func (r *Runtime) wait(ctx context.Context, d time.Duration) error {

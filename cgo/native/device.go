@@ -3,7 +3,15 @@ package native
 // #include "shim.h"
 import "C"
 
-import "barkd/cgo"
+import (
+	"errors"
+	"regexp"
+
+	"barkd/cgo"
+)
+
+// uuid is how the detail of a CUDA device names it.
+var uuid = regexp.MustCompile(`(GPU|MIG)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}`)
 
 // Devices implements cgo.Runtime.
 func (r *runtime) Devices() ([]cgo.Device, error) {
@@ -17,20 +25,39 @@ func (r *runtime) Devices() ([]cgo.Device, error) {
 			return nil, err
 		}
 		var free, total C.int64_t
-		if err := toError(C.barkrt_device_memory(i, &free, &total, &failure), &failure); err != nil {
+		fault := ""
+		err := toError(C.barkrt_device_memory(i, &free, &total, &failure), &failure)
+		switch {
+		case errors.Is(err, cgo.ErrDevice) && i > 0: // the others are there all the same
+			fault = err.Error()
+		case err != nil:
 			return nil, err
 		}
+		detail := C.GoString(&d.detail[0])
 		devices = append(devices, cgo.Device{
 			ID:         C.GoString(&d.id[0]),
 			Kind:       C.GoString(&d.kind[0]),
 			Name:       C.GoString(&d.name[0]),
-			Detail:     C.GoString(&d.detail[0]),
+			Detail:     detail,
+			UUID:       uuid.FindString(detail),
+			Fault:      fault,
 			Cores:      int(d.n_cores),
 			FreeBytes:  int64(free),
 			TotalBytes: int64(total),
 		})
 	}
 	return devices, nil
+}
+
+// Probe implements cgo.Runtime.
+func (r *runtime) Probe(device int) error {
+	index, err := toInt32("device", device)
+	if err != nil {
+		return err
+	}
+	var free, total C.int64_t
+	var failure C.barkrt_error
+	return toError(C.barkrt_device_memory(C.int32_t(index), &free, &total, &failure), &failure)
 }
 
 // Trim implements cgo.Runtime.

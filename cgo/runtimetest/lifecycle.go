@@ -21,6 +21,11 @@ func deviceZeroIsTheCPU(t *testing.T, s Subject) {
 	assert.Positive(t, devices[0].Cores)
 	assert.Positive(t, devices[0].TotalBytes)
 	assert.LessOrEqual(t, devices[0].FreeBytes, devices[0].TotalBytes)
+	for i, d := range devices {
+		assert.Equal(t, d.Fault == "", s.Runtime.Probe(i) == nil, d.ID)
+	}
+	assert.ErrorIs(t, s.Runtime.Probe(len(devices)), cgo.ErrNotFound)
+	assert.ErrorIs(t, s.Runtime.Probe(-1), cgo.ErrNotFound)
 }
 
 func modelDescribesItself(t *testing.T, s Subject) {
