@@ -8,7 +8,8 @@
 //   B (16 x 8)   b[0] B[2i, 2i+1][g]   b[1] B[2i+8, 2i+9][g]
 //   D (16 x 8)   d[0, 1] D[g][2i, 2i+1]   d[2, 3] D[g+8][2i, 2i+1]
 //
-// The tests' emulation has the same functions in plain C++ (native/tests/emulation/include/ptx.cuh).
+// The tests' emulation has the same functions in plain C++
+// (native/tests/emulation/include/ptx.cuh).
 #pragma once
 
 #include <cuda_runtime.h>
