@@ -1,4 +1,4 @@
-// device.cc: the devices of this machine. Device 0 is the CPU.
+// device.cc: the devices of this machine. Device 0 is the CPU, those behind it are CUDA's.
 #include <unistd.h>
 
 #include <algorithm>
@@ -15,6 +15,20 @@
 #include "backend.h"
 #include "cpu/cpu_backend.h"
 #include "error.h"
+#ifdef BARKRT_CUDA
+#include "cuda/cuda_backend.h"
+#else
+namespace barkrt::cuda {
+namespace {
+int device_count() { return 0; }
+[[noreturn]] void no_device() { fail(Status::Internal, "this build is for the CPU only"); }
+DeviceDescription describe_device(int) { no_device(); }
+void device_memory(int, int64_t*, int64_t*) { no_device(); }
+int64_t trim_device(int) { no_device(); }
+std::unique_ptr<Backend> make_backend(int) { no_device(); }
+}  // namespace
+}  // namespace barkrt::cuda
+#endif
 
 namespace barkrt {
 namespace {
@@ -117,15 +131,17 @@ std::string cpu_detail() {
 
 }  // namespace
 
-int device_count() { return 1; }
+int device_count() { return 1 + cuda::device_count(); }
 
 DeviceDescription describe_device(int index) {
   need_device(index);
+  if (index > 0) return cuda::describe_device(index - 1);
   return {"cpu", "cpu", cpu_name(), cpu_detail(), cpu_usable_cores()};
 }
 
 void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {
   need_device(index);
+  if (index > 0) return cuda::device_memory(index - 1, free_bytes, total_bytes);
   const auto kilobytes = [](const char* key) {
     int64_t value = 0;
     std::istringstream(proc_value("/proc/meminfo", key)) >> value;
@@ -151,6 +167,7 @@ std::shared_ptr<MemoryAccount> device_account(int index) {
 // makes the result smaller, never negative.
 int64_t trim_device(int index) {
   need_device(index);
+  if (index > 0) return cuda::trim_device(index - 1);
   const int64_t before = anonymous_bytes();
 #if defined(__GLIBC__)
   ::malloc_trim(0);
@@ -161,6 +178,12 @@ int64_t trim_device(int index) {
 std::unique_ptr<Backend> make_backend(int index, int n_threads,
                                       const std::string& instruction_set) {
   need_device(index);
+  if (index > 0) {
+    if (!instruction_set.empty())
+      fail(Status::Unsupported, "%s has no instruction set \"%s\" to choose",
+           cuda::describe_device(index - 1).id.c_str(), instruction_set.c_str());
+    return cuda::make_backend(index - 1);
+  }
   return instruction_set.empty() ? make_cpu_backend(n_threads)
                                  : make_cpu_backend(n_threads, instruction_set);
 }
