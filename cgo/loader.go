@@ -16,6 +16,7 @@ type Resolver func(id string) (Source, error)
 // cache is the runtime's device i; pool 0 is the host, which also holds the tables of models on other devices.
 type loader struct {
 	runtime Runtime
+	pool    *Pool
 	resolve Resolver
 	opts    LoadOptions
 	timeout time.Duration // of a load; 0 is none
@@ -24,42 +25,65 @@ type loader struct {
 // hostPool is device 0, the CPU.
 const hostPool = 0
 
-// estimate tells what a model will take, from its file's header.
+// on are the options of a load on a device.
+func (l *loader) on(device int) LoadOptions {
+	opts := l.opts
+	opts.Device = device
+	return opts
+}
+
+// estimate tells what a model will take on each device where it may be, from its file's header. A device that cannot
+// run it is left out if another one can.
 func (l *loader) estimate(_ context.Context, id string) ([]cache.Footprint, error) {
 	src, err := l.resolve(id)
 	if err != nil {
 		return nil, err
 	}
-	estimate, err := l.runtime.Estimate(src, l.opts, SessionOptions{})
-	if err != nil {
-		return nil, err
+	var places []cache.Footprint
+	var failed error
+	for _, device := range l.pool.placement.of(id) {
+		if l.pool.lost[device].Load() { // the cache says so to whoever has no other place
+			places = append(places, cache.Footprint{Home: device, Rank: l.pool.placement.rank(device)})
+			continue
+		}
+		estimate, err := l.runtime.Estimate(src, l.on(device), SessionOptions{})
+		if err != nil {
+			if err = l.pool.judge(device, err); failed == nil {
+				failed = err
+			}
+			continue
+		}
+		f := l.footprint(device, estimate.Model, estimate.Components)
+		f.Session = cache.In(device, estimate.Session.TotalBytes)
+		places = append(places, f)
 	}
-	f := l.footprint(estimate.Model, estimate.Components)
-	f.Session = cache.In(l.opts.Device, estimate.Session.TotalBytes)
-	return []cache.Footprint{f}, nil
+	if len(places) == 0 {
+		return nil, failed
+	}
+	return places, nil
 }
 
-// footprint turns a model's memory into what the cache books.
-func (l *loader) footprint(m Memory, components []Component) cache.Footprint {
-	f := cache.Footprint{Own: cache.In(l.opts.Device, m.TotalBytes-m.TablesBytes), Home: l.opts.Device}
+// footprint turns a model's memory on a device into what the cache books.
+func (l *loader) footprint(device int, m Memory, components []Component) cache.Footprint {
+	f := cache.Footprint{Own: cache.In(device, m.TotalBytes-m.TablesBytes), Home: device, Rank: l.pool.placement.rank(device)}
 	f.Own[hostPool] += m.TablesBytes
 	for _, c := range components {
-		f.Own[l.opts.Device] -= c.Bytes
+		f.Own[device] -= c.Bytes
 		f.Shared = append(f.Shared, cache.Component{
-			ID:    fmt.Sprintf("%d:%s:%d", l.opts.Device, c.Digest, c.Bytes),
-			Bytes: cache.In(l.opts.Device, c.Bytes),
+			ID:    fmt.Sprintf("%d:%s:%d", device, c.Digest, c.Bytes),
+			Bytes: cache.In(device, c.Bytes),
 		})
 	}
 	return f
 }
 
-// load loads a model.
-func (l *loader) load(ctx context.Context, id string, _ int, progress func(done, total int64)) (*resident, error) {
+// load loads a model on a device.
+func (l *loader) load(ctx context.Context, id string, device int, progress func(done, total int64)) (*resident, error) {
 	src, err := l.resolve(id)
 	if err != nil {
 		return nil, err
 	}
-	opts := l.opts
+	opts := l.on(device)
 	opts.Progress = progress
 	if l.timeout > 0 {
 		late := fmt.Errorf("the load %w: more than %v", ErrTimeout, l.timeout)
@@ -72,21 +96,22 @@ func (l *loader) load(ctx context.Context, id string, _ int, progress func(done,
 		if cause := context.Cause(ctx); errors.Is(cause, ErrTimeout) {
 			return nil, cause
 		}
-		return nil, err
+		return nil, l.pool.judge(device, err)
 	}
-	estimate, err := l.runtime.Estimate(src, l.opts, SessionOptions{})
+	estimate, err := l.runtime.Estimate(src, opts, SessionOptions{})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("size of a session: %w", err), model.Close())
+		return nil, errors.Join(fmt.Errorf("size of a session: %w", l.pool.judge(device, err)), model.Close())
 	}
 	if again, err := l.resolve(id); err != nil || again.Version != src.Version {
 		src.Version = "" // the file was replaced meanwhile: which one was loaded is not known
 	}
-	return &resident{Model: model, version: src.Version, account: model.Account(), session: estimate.Session.TotalBytes}, nil
+	return &resident{Model: model, device: device, version: src.Version, account: model.Account(), session: estimate.Session.TotalBytes}, nil
 }
 
 // A resident is a loaded model in the cache.
 type resident struct {
 	Model
+	device  int
 	version string // Source.Version, "" if it is not known
 	account Account
 	session int64 // bytes of one
@@ -94,15 +119,15 @@ type resident struct {
 
 // measure tells what a loaded model takes, by the native allocator's own count.
 func (l *loader) measure(r *resident) cache.Footprint {
-	f := l.footprint(r.Memory(), r.Components())
-	f.Session = cache.In(l.opts.Device, r.session)
+	f := l.footprint(r.device, r.Memory(), r.Components())
+	f.Session = cache.In(r.device, r.session)
 	return f
 }
 
 // free closes a model. What its account still holds afterwards has not been returned.
 func (l *loader) free(_ string, r *resident) (residue func() cache.Bytes, err error) {
 	err = r.Close()
-	return func() cache.Bytes { return cache.In(l.opts.Device, r.account.Live()) }, err
+	return func() cache.Bytes { return cache.In(r.device, r.account.Live()) }, err
 }
 
 // classify says what a failed load means for the next one.
@@ -110,7 +135,7 @@ func classify(err error) cache.Failure {
 	switch {
 	case errors.Is(err, ErrOutOfMemory):
 		return cache.FailureNoRoom
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalidArgument), errors.Is(err, context.Canceled),
+	case errors.Is(err, ErrLost), errors.Is(err, ErrNotFound), errors.Is(err, ErrInvalidArgument), errors.Is(err, context.Canceled),
 		errors.Is(err, context.DeadlineExceeded):
 		return cache.FailurePlain
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"barkd/cgo/cache"
@@ -19,7 +20,12 @@ const (
 // PoolOptions choose how a Pool keeps models.
 type PoolOptions struct {
 	MaxModels int         // most models in memory at one time; below 1: no limit
-	Load      LoadOptions // for every model
+	Load      LoadOptions // for every model; the pool chooses the device
+	// Devices are the indices of those that models may be on; none is the CPU alone. Of two that could take a model it
+	// goes where most of the budget is left. The CPU takes what the others listed cannot have at all.
+	Devices []int
+	// ModelDevices are the same for single models.
+	ModelDevices map[string][]int
 	// Budgets in bytes by device index; 0 or missing: no limit. Budget 0 is host memory.
 	Budgets []int64
 	// KeepAlive is how long an idle model stays, cache.Forever or cache.AtOnce; 0 is cache.Forever.
@@ -32,6 +38,8 @@ type PoolOptions struct {
 	Demand []cache.Demand
 	// Report receives errors that no caller waits for, those of frees. May be nil.
 	Report func(id string, err error)
+	// Lost hears once of each device that is lost, on the goroutine that found out. It must not wait. May be nil.
+	Lost func(Loss)
 	// Asked hears of every Acquire of a model that there is; Decided of every decision of the cache. Decided is called
 	// under the cache's lock and must not wait. They may be nil.
 	Asked   func(id string, how cache.Outcome)
@@ -43,11 +51,13 @@ type PoolOptions struct {
 // Pool keeps loaded models, least recently used first out. Its methods may be called from any goroutine.
 type Pool struct {
 	*cache.Cache[*resident]
-	runtime Runtime
-	devices []Device
-	device  int // where models are loaded
-	maxWait time.Duration
-	asked   func(id string, how cache.Outcome)
+	runtime   Runtime
+	devices   []Device
+	placement placement
+	lost      [cache.MaxPools]atomic.Bool
+	maxWait   time.Duration
+	asked     func(id string, how cache.Outcome)
+	told      func(Loss)
 }
 
 // NewPool returns an empty pool. The caller must Close it.
@@ -59,13 +69,18 @@ func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
 	if len(devices) > cache.MaxPools {
 		devices = devices[:cache.MaxPools]
 	}
-	if opts.Load.Device < 0 || opts.Load.Device >= len(devices) {
-		return nil, fmt.Errorf("%w: device %d; there are %d", ErrNotFound, opts.Load.Device, len(devices))
+	placement, err := newPlacement(devices, opts)
+	if err != nil {
+		return nil, err
 	}
 	if opts.Asked == nil {
 		opts.Asked = func(string, cache.Outcome) {}
 	}
-	l := &loader{runtime: rt, resolve: resolve, opts: opts.Load, timeout: opts.LoadTimeout}
+	if opts.Lost == nil {
+		opts.Lost = func(Loss) {}
+	}
+	p := &Pool{runtime: rt, devices: devices, placement: placement, maxWait: opts.MaxWait, asked: opts.Asked, told: opts.Lost}
+	l := &loader{runtime: rt, pool: p, resolve: resolve, opts: opts.Load, timeout: opts.LoadTimeout}
 	var pools []cache.Pool
 	for i, d := range devices {
 		pool := cache.Pool{Name: d.ID}
@@ -74,7 +89,7 @@ func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
 		}
 		pools = append(pools, pool)
 	}
-	return &Pool{runtime: rt, devices: devices, device: opts.Load.Device, maxWait: opts.MaxWait, asked: opts.Asked, Cache: cache.New(cache.Options[*resident]{
+	p.Cache = cache.New(cache.Options[*resident]{
 		Pools:      pools,
 		MaxEntries: opts.MaxModels,
 		KeepAlive:  opts.KeepAlive,
@@ -89,14 +104,23 @@ func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
 		Report:   opts.Report,
 		Observe:  opts.Decided,
 		Trace:    opts.Trace,
-	})}, nil
+	})
+	for i, d := range devices {
+		if d.Fault != "" {
+			p.lose(i, d.Fault)
+		}
+	}
+	return p, nil
 }
 
 // Devices lists the devices; device i's memory is the cache's pool i.
 func (p *Pool) Devices() []Device { return p.devices }
 
 // ModelLease keeps a model in memory.
-type ModelLease struct{ lease cache.Lease[*resident] }
+type ModelLease struct {
+	lease cache.Lease[*resident]
+	pool  *Pool
+}
 
 // Model returns the leased model. It must not be used after Release.
 func (l *ModelLease) Model() Model { return l.lease.Value().Model }
@@ -113,7 +137,7 @@ func (l *ModelLease) Release() { l.lease.Release() }
 // NewSession makes a session of the leased model when the ledger has room for it; it waits for that until ctx ends.
 // An f32 key-value cache takes the room of two sessions.
 func (l *ModelLease) NewSession(ctx context.Context, opts SessionOptions) (Session, error) {
-	s := &leasedSession{lease: l.lease}
+	s := &leasedSession{lease: l.lease, pool: l.pool}
 	rooms := 1
 	if opts.KV == KVF32 {
 		rooms = 2
@@ -121,13 +145,13 @@ func (l *ModelLease) NewSession(ctx context.Context, opts SessionOptions) (Sessi
 	for ; s.rooms < rooms; s.rooms++ {
 		if err := l.lease.EnterSession(ctx); err != nil {
 			s.leave()
-			return nil, err
+			return nil, lostError(err)
 		}
 	}
 	session, err := l.Model().NewSession(opts)
 	if err != nil {
 		s.leave()
-		return nil, err
+		return nil, l.pool.judge(l.lease.Value().device, err)
 	}
 	s.Session = session
 	return s, nil
@@ -137,7 +161,14 @@ func (l *ModelLease) NewSession(ctx context.Context, opts SessionOptions) (Sessi
 type leasedSession struct {
 	Session
 	lease cache.Lease[*resident]
+	pool  *Pool
 	rooms int
+}
+
+// Synthesize implements Session; it fails with ErrLost, too, when the device is lost.
+func (s *leasedSession) Synthesize(ctx context.Context, req Request, sink Sink) (Stats, error) {
+	stats, err := s.Session.Synthesize(ctx, req, sink)
+	return stats, s.pool.judge(s.lease.Value().device, err)
 }
 
 // Close implements Session.
@@ -167,7 +198,7 @@ func (p *Pool) Acquire(ctx context.Context, id string, ask cache.Ask) (*ModelLea
 		return nil, closedError(id, err)
 	}
 	p.asked(id, lease.Outcome())
-	return &ModelLease{lease}, nil
+	return &ModelLease{lease, p}, nil
 }
 
 // bounded returns a context that ends after PoolOptions.MaxWait, too.
@@ -203,6 +234,9 @@ func (p *Pool) Trim() (int64, error) {
 	var sum int64
 	var errs []error
 	for i := range p.devices {
+		if p.lost[i].Load() {
+			continue
+		}
 		returned, err := p.runtime.Trim(i)
 		sum += returned
 		errs = append(errs, err)

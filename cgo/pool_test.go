@@ -98,7 +98,7 @@ func TestPanicInTheRuntimeIsAnErrorOfTheLoad(t *testing.T) {
 }
 
 func TestModelsOnADeviceThatIsNotThereAreRefusedAtOnce(t *testing.T) {
-	_, err := cgo.NewPool(mock.New(mock.Options{}), mock.Resolve, cgo.PoolOptions{Load: cgo.LoadOptions{Device: 7}})
+	_, err := cgo.NewPool(mock.New(mock.Options{}), mock.Resolve, cgo.PoolOptions{Devices: []int{7}})
 	assert.ErrorIs(t, err, cgo.ErrNotFound)
 }
 

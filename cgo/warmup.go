@@ -112,22 +112,3 @@ func (w *Warmup) Models() []WarmupModel {
 
 // Done is closed when every model was tried.
 func (w *Warmup) Done() <-chan struct{} { return w.done }
-
-// Propose returns the ids that an access pattern asks for most and that fit the pool together: the warm-up of a server
-// that learns. demand is sorted, most wanted first.
-func (p *Pool) Propose(demand []cache.Demand) []string {
-	s := p.Snapshot()
-	var ids []string
-	var bytes int64
-	for _, d := range demand {
-		if s.MaxEntries > 0 && len(ids) == s.MaxEntries {
-			break
-		}
-		if budget := s.Pools[p.device].Budget; budget > 0 && bytes+d.Bytes > budget {
-			continue
-		}
-		bytes += d.Bytes
-		ids = append(ids, d.Key)
-	}
-	return ids
-}
