@@ -156,6 +156,8 @@ func refusal(r *cache.Refusal, err error) *Error {
 			cooled.Message += " It is not tried again before Retry-After."
 		}
 		return &cooled
+	case cache.RefusedLost:
+		return unavailable("device_lost", message+" It works again when the server is started again.", retrySoon, err)
 	case cache.RefusedWaiting:
 		code := "model_loading"
 		if len(r.Blockers) > 0 {
@@ -191,6 +193,8 @@ func runtimeError(err error) *Error {
 		return unavailable("overloaded", "The server is busy.", retrySoon, err)
 	case errors.Is(err, cgo.ErrClosed):
 		return unavailable("shutting_down", "The server is shutting down.", retrySoon, err)
+	case errors.Is(err, cgo.ErrLost):
+		return unavailable("device_lost", "The device that ran the model is lost; the server goes on without it.", retrySoon, err)
 	case errors.Is(err, cgo.ErrDevice):
 		return unavailable("device_failed", "The device that runs the model failed.", retrySoon, err)
 	case errors.Is(err, cgo.ErrBadModel):

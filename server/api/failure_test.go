@@ -2,12 +2,16 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"barkd/cgo"
 )
@@ -125,6 +129,7 @@ func TestRuntimeErrorsHaveTrueStatusCodes(t *testing.T) {
 		cgo.ErrBusy:            {503, "overloaded"},
 		cgo.ErrClosed:          {503, "shutting_down"},
 		cgo.ErrDevice:          {503, "device_failed"},
+		cgo.ErrLost:            {503, "device_lost"},
 		cgo.ErrUnsupported:     {501, "unsupported"},
 		cgo.ErrBadModel:        {500, "model_invalid"},
 		cgo.ErrInternal:        {500, "internal_error"},
@@ -145,6 +150,59 @@ func TestRuntimeErrorsHaveTrueStatusCodes(t *testing.T) {
 			}
 		})
 	}
+}
+
+// inPieces is a text of four pieces.
+var inPieces = strings.TrimSpace(strings.Repeat("This sentence is as long as a model can say in one go and not a bit longer than that, so that the next is another piece. ", 8))
+
+// losing fails the requests of the given numbers.
+func losing(numbers ...int) func(context.Context, cgo.Request) error {
+	n := 0
+	return func(context.Context, cgo.Request) error {
+		if n++; slices.Contains(numbers, n) {
+			return fmt.Errorf("cuda:0: %w", errors.Join(cgo.ErrLost, cgo.ErrDevice))
+		}
+		return nil
+	}
+}
+
+func TestAnswerThatIsNotSentYetBeginsAgainOnAnotherDevice(t *testing.T) {
+	whole := newSite(t).speak(t, fmt.Sprintf(`{"model":"suno/bark","input":%q,"response_format":"wav","seed":3}`, inPieces))
+	for name, c := range map[string]struct {
+		lost   []int
+		status int
+	}{
+		"before the first piece":              {[]int{1}, 200},
+		"after the first piece":               {[]int{2}, 200},
+		"before it and again after the first": {[]int{1, 3}, 200},
+		"twice after the first piece":         {[]int{2, 4}, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			s.model.Work = losing(c.lost...)
+			r := s.speak(t, fmt.Sprintf(`{"model":"suno/bark","input":%q,"response_format":"wav"}`, inPieces))
+			require.Equal(t, c.status, r.status, "%s", r.body)
+			if c.status == 503 {
+				assert.Equal(t, "device_lost", deref(r.failure(t).Code))
+				assert.NotEmpty(t, r.header.Get("Retry-After"))
+				return
+			}
+			assert.Len(t, r.body, len(whole.body), "what was made first is dropped")
+			requests := s.model.Requests()
+			assert.Equal(t, strconv.FormatUint(requests[0].Seed, 10), r.header.Get("X-Barkd-Seed"))
+			assert.Equal(t, requests[0].Seed, requests[c.lost[len(c.lost)-1]].Seed, "it begins with the seed it has told")
+		})
+	}
+}
+
+func TestStreamThatHasBegunEndsWithItsDevice(t *testing.T) {
+	s := newSite(t)
+	s.model.Work = losing(3)
+	r := s.speak(t, fmt.Sprintf(`{"model":"suno/bark","input":%q,"stream_format":"sse","response_format":"pcm"}`, inPieces))
+	assert.Equal(t, 200, r.status)
+	assert.Contains(t, string(r.body), "speech.audio.delta")
+	assert.Contains(t, string(r.body), `"device_lost"`)
+	assert.Len(t, s.model.Requests(), 3)
 }
 
 func TestPanicIsA500AndTheServerLives(t *testing.T) {

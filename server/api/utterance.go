@@ -11,6 +11,7 @@ import (
 	"github.com/gofiber/fiber/v2"
 	"go.opentelemetry.io/otel/trace"
 
+	"barkd/cgo"
 	"barkd/server/audio"
 	"barkd/server/speech"
 )
@@ -111,7 +112,13 @@ func (u *utterance) speak() (err error) {
 		}
 	}()
 	sink := speech.Sink{Start: u.begin, Audio: u.audio, Progress: u.progress}
-	if u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink); err == nil && u.streamed {
+	u.result, err = u.server.Speaker.Speak(u.ctx, u.order.request, sink)
+	if errors.Is(err, cgo.ErrLost) && u.takeBack() {
+		again := u.order.request
+		again.Seed = &u.start.Seed
+		u.result, err = u.server.Speaker.Speak(u.ctx, again, sink)
+	}
+	if err == nil && u.streamed {
 		err = u.finish()
 	}
 	if err == nil && u.generation != "" {
@@ -123,10 +130,30 @@ func (u *utterance) speak() (err error) {
 	return nil
 }
 
+// takeBack drops what has been made, if none of it has been sent.
+func (u *utterance) takeBack() bool {
+	if len(u.pcm) == 0 || u.playing { // there is nothing, or it is gone
+		return false
+	}
+	u.pcm, u.listener = nil, speech.Listener{}
+	return true
+}
+
 // begin decides how the audio is sent. Without a wish, a text of several pieces is streamed, for its first audio is
 // there long before the last; the only piece of a text is not, so that its response has a length; nor is a format
 // that states its length in a header, which a stream would leave unknown.
 func (u *utterance) begin(start speech.Start) error {
+	if start.Need != nil {
+		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
+	}
+	select {
+	case <-u.decided: // it begins again
+		if start.Version != u.start.Version {
+			return fmt.Errorf("the file of %q was replaced while the request began again", start.Model)
+		}
+		return nil
+	default:
+	}
 	u.start = start
 	switch u.order.delivery {
 	case deliverAuto:
@@ -135,9 +162,6 @@ func (u *utterance) begin(start speech.Start) error {
 		u.streamed = u.chunks
 	case deliverEvents:
 		u.streamed = true
-	}
-	if start.Need != nil {
-		u.listener.Need = func() float64 { return start.Need(u.order.speed) }
 	}
 	close(u.decided)
 	return nil

@@ -64,7 +64,7 @@ func (s *Service) Load() (running, waiting int) { return s.admission.Load() }
 
 // Speak makes the audio of req and hands it to sink. It fails with an *InputError when the request is wrong, a
 // *QueueFullError when too many wait, a *TooLateError when it would wait longer than its patience, an error of the
-// models or the runtime, or ctx.Err().
+// models or the runtime, or ctx.Err(). If its device is lost before there is any audio it begins once more, on another.
 //
 // Text beyond what the model can say in one go, or with CutEarly, is cut by Pieces, joined with SilenceSeconds of
 // silence. With cgo.RulesHF it is never cut: those rules are for comparing with transformers, which truncates. All
@@ -85,6 +85,18 @@ func (s *Service) Speak(ctx context.Context, req Request, sink Sink) (Result, er
 	}
 	defer ticket.Leave()
 	arrived := s.clock()
+	tries := &attempts{sink: sink, req: req}
+	for {
+		result, err := s.attempt(ctx, tries.req, tries.of(), ticket, arrived)
+		if !tries.mayRepeat(err) {
+			return result, err
+		}
+		s.log.Warn().Err(err).Str("request_id", req.ID).Str("model", req.Model).Msg("the request begins again on another device")
+	}
+}
+
+// attempt takes the model and speaks.
+func (s *Service) attempt(ctx context.Context, req Request, sink Sink, ticket *Ticket, arrived time.Time) (Result, error) {
 	lease, err := s.take(ctx, ticket, cache.Ask{Holder: req.ID, KeepAlive: req.KeepAlive})
 	if err != nil {
 		return Result{}, err

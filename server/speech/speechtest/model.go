@@ -23,6 +23,8 @@ type Model struct {
 	Version string // of its image
 	// Work, if set, runs in the middle of each Synthesize; its error ends the request.
 	Work func(ctx context.Context, req cgo.Request) error
+	// Refuse, if set, is asked before a session is made; its error is NewSession's.
+	Refuse func() error
 	// BadVoice makes NewVoice refuse what a piece said.
 	BadVoice bool
 	// Rune is the audio of one rune of text in samples; NewModel sets SamplesPerRune.
@@ -96,6 +98,11 @@ func (m *Model) NewVoice(arrays cgo.VoiceArrays) (cgo.Voice, error) {
 
 // NewSession implements cgo.Model.
 func (m *Model) NewSession(cgo.SessionOptions) (cgo.Session, error) {
+	if m.Refuse != nil {
+		if err := m.Refuse(); err != nil {
+			return nil, err
+		}
+	}
 	m.sessions.Add(1)
 	return &session{model: m}, nil
 }
