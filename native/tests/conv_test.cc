@@ -138,6 +138,27 @@ TEST_P(Conv, LstmEqualsItsDefinition) {
   }
 }
 
+// Few steps: the weights of the other types are not small, so differences grow from step to step.
+TEST_P(Conv, LstmTakesEveryType) {
+  for (const int64_t hidden : {7, 33, 96})
+    for (const DType type : weight_types()) {
+      const int64_t steps = 4;
+      const Weights w(type, 4 * hidden, hidden, 76);
+      const Floats values(w.values.begin(), w.values.end()), gates = normal(steps * 4 * hidden, 77);
+      const Floats h = normal(hidden, 78), c = normal(hidden, 79);
+      const auto run = [&](const Matrix& weights) {
+        Floats out(static_cast<size_t>(steps * hidden)), h_carried = h, c_carried = c;
+        backend->lstm(view(out.data(), steps, hidden), read(gates, steps, 4 * hidden), weights,
+                      h_carried.data(), c_carried.data());
+        return out;
+      };
+      const Floats expected = run({values.data(), DType::F32, 4 * hidden, hidden, nullptr});
+      const Floats out = run(w.matrix);
+      for (size_t i = 0; i < out.size(); ++i)
+        ASSERT_NEAR(out[i], expected[i], 1e-5) << hidden << " " << dtype_name(type) << " " << i;
+    }
+}
+
 // Gates far out saturate instead of overflowing.
 TEST_P(Conv, LstmSaturates) {
   const Floats gates = {1000, -1000, 1000, 1000, -1000, 1000, -1000, 1000};  // two steps of H = 1
