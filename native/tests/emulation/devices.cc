@@ -1,4 +1,4 @@
-// devices.cc: what devices say of themselves, and the names of errors.
+// devices.cc: what devices say of themselves.
 #include <cstdio>
 #include <cstring>
 
@@ -151,49 +151,4 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaRuntimeGetVersion(int* version) {
   *version = 13000;
   return cudaSuccess;
-}
-
-#define BARKRT_EMULATED_ERRORS(X)                                                                \
-  X(cudaSuccess, "no error")                                                                     \
-  X(cudaErrorInvalidValue, "invalid argument")                                                   \
-  X(cudaErrorMemoryAllocation, "out of memory")                                                  \
-  X(cudaErrorInvalidConfiguration, "invalid configuration argument")                             \
-  X(cudaErrorInsufficientDriver, "CUDA driver version is insufficient for CUDA runtime version") \
-  X(cudaErrorInvalidDeviceFunction, "invalid device function")                                   \
-  X(cudaErrorNoDevice, "no CUDA-capable device is detected")                                     \
-  X(cudaErrorInvalidDevice, "invalid device ordinal")                                            \
-  X(cudaErrorECCUncorrectable, "uncorrectable ECC error encountered")                            \
-  X(cudaErrorInvalidResourceHandle, "invalid resource handle")                                   \
-  X(cudaErrorNotReady, "device not ready")                                                       \
-  X(cudaErrorIllegalAddress, "an illegal memory access was encountered")                         \
-  X(cudaErrorIllegalInstruction, "an illegal instruction was encountered")                       \
-  X(cudaErrorMisalignedAddress, "misaligned address")                                            \
-  X(cudaErrorLaunchFailure, "unspecified launch failure")                                        \
-  X(cudaErrorCooperativeLaunchTooLarge, "too many blocks in cooperative launch")                 \
-  X(cudaErrorNotPermitted, "operation not permitted")                                            \
-  X(cudaErrorNotSupported, "operation not supported")                                            \
-  X(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing")       \
-  X(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture")
-
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-#define BARKRT_EMULATED_ERROR(name, text) \
-  case name:                              \
-    return #name;
-    BARKRT_EMULATED_ERRORS(BARKRT_EMULATED_ERROR)
-#undef BARKRT_EMULATED_ERROR
-    default:
-      return "cudaError";
-  }
-}
-const char* cudaGetErrorString(cudaError_t error) {
-  switch (error) {
-#define BARKRT_EMULATED_ERROR(name, text) \
-  case name:                              \
-    return text;
-    BARKRT_EMULATED_ERRORS(BARKRT_EMULATED_ERROR)
-#undef BARKRT_EMULATED_ERROR
-    default:
-      return "unknown error";
-  }
 }

@@ -6,7 +6,8 @@ list(REMOVE_ITEM emulation_sources ${emulation}/fail_on_reports.cc)
 list(FILTER emulation_sources EXCLUDE REGEX "_test\\.cc$")
 
 add_library(emulation STATIC ${emulation_sources})
-target_include_directories(emulation PUBLIC ${emulation}/include ${emulation})
+target_include_directories(emulation SYSTEM PUBLIC ${emulation}/include)
+target_include_directories(emulation PUBLIC ${emulation})
 target_link_libraries(emulation PUBLIC Boost::context Threads::Threads)
 
 # .cu as the host's C++, with the emulation's <cuda_runtime.h>.
@@ -14,7 +15,8 @@ function(compile_for_emulation target)
   get_target_property(sources ${target} SOURCES)
   list(FILTER sources INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX)
-  target_include_directories(${target} BEFORE PRIVATE ${emulation}/include)
+  target_include_directories(${target} SYSTEM PRIVATE ${emulation}/include) # as CUDA's own are
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # unroll
 endfunction()
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS native/src/cuda/*.cu native/src/cuda/*.cc)
