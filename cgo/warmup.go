@@ -65,7 +65,7 @@ func (w *Warmup) Run(ctx context.Context, pool *Pool, find func(ctx context.Cont
 		case err == nil && most > 0 && loaded == most:
 			err = fmt.Errorf("%w: the cache holds at most %d models, and the first %d of the list fill it", ErrInvalidArgument, most, most)
 		case err == nil:
-			err = pool.warm(ctx, m.ID)
+			err = pool.Warm(ctx, m.ID)
 		}
 		m = w.set(i, func(m *WarmupModel) {
 			m.State, m.Took, m.Err = WarmupReady, time.Since(start), err
@@ -84,8 +84,8 @@ func (w *Warmup) Run(ctx context.Context, pool *Pool, find func(ctx context.Cont
 	}
 }
 
-// warm loads a model without pushing anything out: a warm-up that evicts is none.
-func (p *Pool) warm(ctx context.Context, id string) error {
+// Warm loads a model without pushing anything out: a warm-up that evicts is none.
+func (p *Pool) Warm(ctx context.Context, id string) error {
 	plan, err := p.Plan(ctx, id)
 	if err != nil {
 		return err

@@ -104,7 +104,7 @@ func embedded(runtime cgo.Runtime) (api.Model, error) {
 func openMock(cfg runtimeConfig) *backend {
 	return &backend{
 		name:      "mock",
-		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale, Faults: cfg.faults}),
+		runtime:   mock.New(mock.Options{TimeScale: cfg.timeScale, Faults: cfg.faults, GPUs: cfg.gpus}),
 		resolve:   mock.Resolve,
 		argument:  mock.Resolve,
 		open:      func(src cgo.Source) (io.ReadCloser, error) { return io.NopCloser(strings.NewReader(src.Path)), nil },

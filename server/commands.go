@@ -27,5 +27,6 @@ type runtimeFlags struct {
 	Backend       string `var:"BARKD_BACKEND" default:"native" placeholder:"native" help:"native, or mock for a simulated runtime without weights."`
 	MockTimeScale string `var:"MOCK_TIME_SCALE" default:"1" placeholder:"1" help:"Factor on the times of the simulated runtime."`
 	MockFaults    string `var:"MOCK_FAULTS" placeholder:"PLAN" help:"What goes wrong in the simulated runtime: JSON (mock.Faults), or @FILE of it."`
+	MockGPUs      string `name:"mock-gpus" var:"MOCK_GPUS" placeholder:"SIZE,SIZE" help:"GPUs of the simulated runtime: the memory of each, such as 24GB,24GB."`
 	Threads       string `var:"BARKD_THREADS" default:"0" placeholder:"0" help:"CPU threads; 0 is one per core. The audio does not depend on it."`
 }

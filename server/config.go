@@ -45,6 +45,8 @@ type cacheConfig struct {
 	maxModels     int
 	audioBytes    int64            // of finished speech
 	budgets       map[string]int64 // by device id; devices that are missing get the default
+	devices       []string         // where models may be; none is all
+	modelDevices  map[string][]string
 	keepAlive     time.Duration
 	maxWait       time.Duration
 	loadTimeout   time.Duration
@@ -63,6 +65,7 @@ type runtimeConfig struct {
 	mock      bool
 	timeScale float64
 	faults    *mock.Faults // of the simulated runtime; nil for none
+	gpus      []int64      // likewise: bytes of each
 	threads   int
 	models    string // "" for the default folder
 }
@@ -149,6 +152,7 @@ func (f runtimeFlags) read(s *settings) runtimeConfig {
 		mock:      s.oneOf("BARKD_BACKEND", f.Backend, "native", "mock") == "mock",
 		timeScale: s.number("MOCK_TIME_SCALE", f.MockTimeScale, 0),
 		faults:    s.faults("MOCK_FAULTS", f.MockFaults),
+		gpus:      s.sizes("MOCK_GPUS", f.MockGPUs),
 		threads:   s.integer("BARKD_THREADS", f.Threads, 0, 4096),
 		models:    f.Models,
 	}
@@ -211,6 +215,8 @@ func (f cacheFlags) read(s *settings) cacheConfig {
 	cfg := cacheConfig{
 		maxModels:     s.integer("MAX_CACHED_MODELS", f.MaxCachedModels, 1, math.MaxInt32),
 		budgets:       s.budgets("CACHE_BUDGET", f.CacheBudget),
+		devices:       s.devices("DEVICES", f.Devices),
+		modelDevices:  s.modelDevices("MODEL_DEVICES", f.ModelDevices),
 		audioBytes:    s.bytes("AUDIO_CACHE_BYTES", f.AudioCacheBytes),
 		keepAlive:     s.keepAlive("KEEP_ALIVE", f.KeepAlive),
 		maxWait:       s.seconds("MODEL_WAIT_SECONDS", f.ModelWaitSeconds, 1),

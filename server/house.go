@@ -32,6 +32,7 @@ type house struct {
 
 	admission *speech.Admission
 	machine   *machine
+	lost      chan cgo.Loss // with room for all devices
 	warmup    *cgo.Warmup
 	metrics   *metrics.Metrics
 	trace     *traceFile // nil for none
@@ -39,7 +40,7 @@ type house struct {
 }
 
 func openHouse(ctx context.Context, b *backend, cfg serverConfig, log zerolog.Logger) (*house, error) {
-	h := &house{backend: b, cfg: cfg, log: log, metrics: metrics.New()}
+	h := &house{backend: b, cfg: cfg, log: log, metrics: metrics.New(), lost: make(chan cgo.Loss, cache.MaxPools)}
 	var err error
 	if h.trace, err = openTrace(cfg.cache.trace); err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cgo.NewPool(h.backend.runtime, h.backend.resolve, cgo.PoolOptions{
+	opts := cgo.PoolOptions{
 		MaxModels:   h.cfg.cache.maxModels,
 		Load:        cgo.LoadOptions{Threads: h.cfg.runtime.threads},
 		Budgets:     budgets,
@@ -89,7 +90,12 @@ func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
 		Report: func(id string, err error) {
 			h.log.Error().Str("model", id).Err(err).Msg("model not freed")
 		},
-	})
+		Lost: func(l cgo.Loss) { h.lost <- l },
+	}
+	if err := h.cfg.cache.place(devices, &opts); err != nil {
+		return nil, err
+	}
+	return cgo.NewPool(h.backend.runtime, h.backend.resolve, opts)
 }
 
 // identify implements speech.Identify.
@@ -108,6 +114,7 @@ func (h *house) start(ctx context.Context) (stop func()) {
 	var background sync.WaitGroup
 	background.Go(func() { h.warmUp(ctx) })
 	background.Go(func() { h.tidy(ctx) })
+	background.Go(func() { h.failOver(ctx) })
 	h.machine.watch()
 	return func() {
 		cancel()
@@ -187,7 +194,7 @@ func deviceBudgets(devices []cgo.Device, given map[string]int64) ([]int64, error
 	}
 	for id := range given {
 		if !known[id] {
-			return nil, &usageError{fmt.Errorf("CACHE_BUDGET names the device %q, which is not here; 'barkd devices' lists those that are", id)}
+			return nil, noDevice("CACHE_BUDGET", id)
 		}
 	}
 	return out, nil

@@ -80,7 +80,11 @@ func (c *devicesCommand) Run(io stdio) error {
 	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tNAME\tCORES\tFREE\tTOTAL\tPATH")
 	for _, d := range all {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Name, d.Cores, megabytes(d.FreeBytes), megabytes(d.TotalBytes), d.Detail)
+		detail := d.Detail
+		if d.Fault != "" {
+			detail = "cannot be used: " + d.Fault
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Name, d.Cores, megabytes(d.FreeBytes), megabytes(d.TotalBytes), detail)
 	}
 	return w.Flush()
 }

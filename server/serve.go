@@ -15,6 +15,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/rs/zerolog"
 
+	"barkd/cgo"
 	"barkd/server/api"
 	"barkd/server/tracing"
 )
@@ -61,6 +62,8 @@ type serveCommand struct {
 type cacheFlags struct {
 	MaxCachedModels     string `var:"MAX_CACHED_MODELS" live:"" default:"3" placeholder:"3" help:"Most models in memory."`
 	CacheBudget         string `var:"CACHE_BUDGET" live:"" default:"auto" placeholder:"auto" help:"Bytes for models and their sessions: 8GB, or by device cpu=8GB,cuda:0=20GB; auto is 80 % of the memory."`
+	Devices             string `var:"DEVICES" default:"auto" placeholder:"auto" help:"Where models may be: cuda:0,cuda:1 or cpu. The CPU beside GPUs takes what they cannot have at all. auto is every device."`
+	ModelDevices        string `var:"MODEL_DEVICES" placeholder:"ID=DEVICE,ID=DEVICE" help:"Where single models may be: suno/bark=cuda:1, or with a second choice suno/bark=cuda:1|cpu."`
 	AudioCacheBytes     string `var:"AUDIO_CACHE_BYTES" default:"64MB" placeholder:"64MB" help:"Most bytes of finished speech to keep for requests that ask for the same with the same seed; 0 keeps none."`
 	KeepAlive           string `var:"KEEP_ALIVE" live:"" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
 	PinnedModels        string `var:"PINNED_MODELS" placeholder:"ID,ID" help:"Models that are never evicted; they are loaded first."`
@@ -122,7 +125,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 		return errors.Join(err, h.close(), traces.Close())
 	}
 	options := api.Options{
-		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, KnownDigest: h.digests.Known, Build: version + " " + h.pool.Devices()[0].Detail,
+		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, KnownDigest: h.digests.Known, Build: build(h.pool.Devices()),
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
 		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
@@ -142,6 +145,15 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	handOff()
 	stop()
 	return errors.Join(err, h.close(), traces.Close())
+}
+
+// build names the program and the code paths of its devices: what audio depends on beside the request.
+func build(devices []cgo.Device) string {
+	name := version
+	for _, d := range devices {
+		name += " " + d.Detail
+	}
+	return name
 }
 
 // newLog writes to w the lines that the filter lets through; it gets w for its own.

@@ -236,7 +236,8 @@ func peakRSS() int64 {
 	return kb << 10
 }
 
-// oneModel lends the model that a command line names: loaded for the lease, closed with it.
+// oneModel lends the model that a command line names: loaded for the lease, closed with it. It is on the first GPU that
+// works, else on the CPU.
 type oneModel struct {
 	b        *backend
 	threads  int
@@ -252,8 +253,13 @@ func (o *oneModel) Acquire(ctx context.Context, name string, _ cache.Ask) (speec
 	if err != nil {
 		return nil, err
 	}
+	devices, err := o.b.runtime.Devices()
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	device := max(0, slices.IndexFunc(devices, func(d cgo.Device) bool { return d.Kind != "cpu" && d.Fault == "" }))
 	started := time.Now()
-	model, err := o.b.runtime.Load(ctx, src, cgo.LoadOptions{Threads: o.threads})
+	model, err := o.b.runtime.Load(ctx, src, cgo.LoadOptions{Device: device, Threads: o.threads})
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,8 @@ type Cache interface {
 	Unpin(id string) bool
 	Events(seq uint64) []cache.Event
 	Listen(seq uint64) (*cache.Listener, []cache.Event)
+	// Usable says whether a device is left that models may be on.
+	Usable() bool
 	// Ping returns when the owner of the cache's state has answered.
 	Ping(ctx context.Context) error
 }

@@ -74,6 +74,7 @@ type audioCache struct {
 type cacheEntry struct {
 	Model     string    `json:"model"`
 	State     string    `json:"state"`
+	Device    string    `json:"device,omitempty"` // it lives on; none while it waits for room
 	Pinned    bool      `json:"pinned"`
 	Leases    int       `json:"leases"`
 	Holders   []blocker `json:"holders"`
@@ -95,6 +96,21 @@ type poolState struct {
 	Unreturned int64  `json:"unreturned_bytes"`
 	Pressure   string `json:"pressure"`
 	Refusing   string `json:"refusing,omitempty"` // why it takes no loads
+	State      string `json:"state"`              // ok, or lost: until the server is started again
+	lossBody
+}
+
+// lossBody says why and since when a device is lost.
+type lossBody struct {
+	Lost   string     `json:"lost,omitempty"`
+	LostAt *time.Time `json:"lost_at,omitempty"`
+}
+
+func lossOf(p cache.PoolState) (state string, body lossBody) {
+	if p.Lost == "" {
+		return statusOK, lossBody{}
+	}
+	return "lost", lossBody{Lost: p.Lost, LostAt: &p.LostAt}
 }
 
 type component struct {
@@ -178,8 +194,10 @@ func (s *Server) describe(out *cacheStats, snapshot cache.Snapshot) {
 	var booked int64
 	for i, p := range snapshot.Pools {
 		booked += p.Booked
+		state, loss := lossOf(p)
 		out.Pools = append(out.Pools, poolState{Pool: p.Name, Budget: max(p.Budget, 0), Booked: p.Booked,
-			Reserved: p.Reserved, Unreturned: p.Unreturned, Pressure: s.Machine.Level(i).String(), Refusing: p.Refusing})
+			Reserved: p.Reserved, Unreturned: p.Unreturned, Pressure: s.Machine.Level(i).String(), Refusing: p.Refusing,
+			State: state, lossBody: loss})
 	}
 	out.CacheMemoryMB = float64(booked) / mebi
 	for _, e := range snapshot.Entries {
@@ -201,7 +219,7 @@ func (s *Server) describe(out *cacheStats, snapshot cache.Snapshot) {
 }
 
 func entryBody(e cache.Entry) cacheEntry {
-	out := cacheEntry{Model: e.Key, State: e.State.String(), Pinned: e.Pinned, Leases: e.Leases,
+	out := cacheEntry{Model: e.Key, State: e.State.String(), Device: e.Pool, Pinned: e.Pinned, Leases: e.Leases,
 		Holders: blockers(e.Holders), Waiters: e.Waiters, Sessions: e.Sessions, Bytes: e.Bytes().Total(), AgeS: e.Age.Seconds(),
 		IdleS: e.Idle.Seconds(), LoadTook: e.LoadTook.Seconds()}
 	if e.State == cache.Loading {
@@ -239,6 +257,7 @@ type planBody struct {
 	Model      string    `json:"model"`
 	Resident   bool      `json:"resident"`
 	State      string    `json:"state"` // absent when it is not in the cache
+	Device     string    `json:"device"`
 	NeedsBytes int64     `json:"needs_bytes"`
 	Fits       bool      `json:"fits"`
 	Evicts     []string  `json:"evicts"`
@@ -262,7 +281,7 @@ func (s *Server) cachePlan(c *fiber.Ctx) error {
 	if err != nil {
 		return &modelError{id: id, err: err}
 	}
-	out := planBody{Model: id, Resident: plan.Resident, State: plan.State.String(), NeedsBytes: plan.Needs.Total(),
+	out := planBody{Model: id, Resident: plan.Resident, State: plan.State.String(), Device: plan.Pool, NeedsBytes: plan.Needs.Total(),
 		Fits: plan.Fits || plan.Resident, Evicts: []string{}, FreesBytes: plan.Frees.Total(), RunnerUp: plan.RunnerUp,
 		WaitS: plan.Wait.Seconds(), Ahead: list(plan.Ahead), Blockers: blockers(plan.Blockers)}
 	if plan.State == cache.Freeing {

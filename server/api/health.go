@@ -43,22 +43,41 @@ func (s *Server) ping() error {
 }
 
 // live is GET /livez: should the process be restarted? Only if the owner of the cache's state does not answer, whatever
-// loads, waits or drains.
+// loads, waits or drains, and if every device is lost: none comes back without.
 func (s *Server) live(c *fiber.Ctx) error {
 	if err := s.ping(); err != nil {
 		return c.Status(fiber.StatusServiceUnavailable).JSON(fiber.Map{"status": "stuck", "error": err.Error()})
 	}
+	if !s.Cache.Usable() {
+		return c.Status(fiber.StatusServiceUnavailable).JSON(fiber.Map{"status": statusLost, "devices": s.devices()})
+	}
 	return c.JSON(fiber.Map{"status": "ok"})
 }
 
-// ready is GET /readyz: should requests be sent here? Not while the warm-up runs (for a bounded time), and not once the
-// server shuts down.
+// ready is GET /readyz: should requests be sent here? Not while the warm-up runs (for a bounded time), not when every
+// device is lost, and not once the server shuts down.
 func (s *Server) ready(c *fiber.Ctx) error {
 	status := s.readiness()
 	if status != statusOK {
 		c.Status(fiber.StatusServiceUnavailable)
 	}
-	return c.JSON(fiber.Map{"status": status, "warmup": s.warmup()})
+	return c.JSON(fiber.Map{"status": status, "warmup": s.warmup(), "devices": s.devices()})
+}
+
+// deviceState is one device in what probes are told.
+type deviceState struct {
+	ID    string `json:"id"`
+	State string `json:"state"` // ok or lost
+	lossBody
+}
+
+func (s *Server) devices() []deviceState {
+	var out []deviceState
+	for _, p := range s.Cache.Snapshot().Pools {
+		state, loss := lossOf(p)
+		out = append(out, deviceState{p.Name, state, loss})
+	}
+	return out
 }
 
 // What readiness may be.
@@ -66,11 +85,15 @@ const (
 	statusOK        = "ok"
 	statusWarmingUp = "warming_up"
 	statusDraining  = "draining"
+	statusLost      = "devices_lost"
 )
 
 func (s *Server) readiness() string {
 	if s.leavesSoon.Load() {
 		return statusDraining
+	}
+	if !s.Cache.Usable() {
+		return statusLost
 	}
 	select {
 	case <-s.Warmup.Done():

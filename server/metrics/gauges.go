@@ -20,11 +20,12 @@ type gauges struct {
 var (
 	leases     = gauge("bark_cache_leases", "Requests that use a model.", "model")
 	waiters    = gauge("bark_cache_waiters", "Requests that wait for a model.", "model")
-	bytes      = gauge("bark_cache_model_bytes", "What a resident model takes beside shared components.", "model")
+	bytes      = gauge("bark_cache_model_bytes", "What a resident model takes beside shared components, by the pool it lives in.", "model", "pool")
 	budget     = gauge("bark_cache_budget_bytes", "Budget of a memory pool; 0 is no limit.", "pool")
 	booked     = gauge("bark_cache_booked_bytes", "Bytes of resident models, components and sessions.", "pool")
 	reserved   = gauge("bark_cache_reserved_bytes", "Bytes reserved for loads under way.", "pool")
 	unreturned = gauge("bark_cache_unreturned_bytes", "Bytes of freed models that have not come back. Anything but 0 is a defect.", "pool")
+	lost       = gauge("bark_device_lost", "1 when the device of a pool is lost: it is not used again before the server is started again.", "pool")
 	pressure   = gauge("bark_pressure_level", "0 none, 1 high, 2 critical.", "pool")
 	running    = gauge("bark_requests_running", "Requests that speak.")
 	waiting    = gauge("bark_requests_waiting", "Requests that wait for their turn or their model.")
@@ -52,7 +53,9 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 	for key, sum := range byModel(s) {
 		send(leases, float64(sum.leases), key)
 		send(waiters, float64(sum.waiters), key)
-		send(bytes, float64(sum.bytes), key)
+		for pool, n := range sum.bytes {
+			send(bytes, float64(n), key, pool)
+		}
 	}
 	for i, p := range s.Pools {
 		send(budget, float64(max(p.Budget, 0)), p.Name)
@@ -60,6 +63,11 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 		send(reserved, float64(p.Reserved), p.Name)
 		send(unreturned, float64(p.Unreturned), p.Name)
 		send(pressure, float64(g.Level(i)), p.Name)
+		gone := 0.0
+		if p.Lost != "" {
+			gone = 1
+		}
+		send(lost, gone, p.Name)
 	}
 	audio := g.Audio.Stats()
 	send(audioBytes, float64(audio.Bytes))
@@ -79,13 +87,22 @@ func (g *gauges) Collect(to chan<- prometheus.Metric) {
 }
 
 // usage is what all instances of a key add up to: one may drain while the next one loads.
-type usage struct{ leases, waiters, bytes int64 }
+type usage struct {
+	leases, waiters int64
+	bytes           map[string]int64 // by pool
+}
 
 func byModel(s cache.Snapshot) map[string]usage {
 	sums := make(map[string]usage)
 	for _, e := range s.Entries {
 		sum := sums[e.Key]
-		sums[e.Key] = usage{sum.leases + int64(e.Leases), sum.waiters + int64(e.Waiters), sum.bytes + e.Bytes().Total()}
+		if sum.bytes == nil {
+			sum.bytes = make(map[string]int64)
+		}
+		if e.Pool != "" {
+			sum.bytes[e.Pool] += e.Bytes().Total()
+		}
+		sums[e.Key] = usage{sum.leases + int64(e.Leases), sum.waiters + int64(e.Waiters), sum.bytes}
 	}
 	return sums
 }
@@ -104,24 +121,36 @@ func residents(s cache.Snapshot) (resident, loading []string) {
 	return resident, loading
 }
 
-// room is how many models there could be at one time: those that are, and as many of their mean size as still fit.
+// room is how many models there could be at one time: those that are, and as many of their mean size as still fit where
+// they live, on GPUs if any does.
 func room(s cache.Snapshot) string {
-	most, known := s.MaxEntries, s.MaxEntries > 0
-	for i, p := range s.Pools {
-		var models, sum int64
-		for _, e := range s.Entries {
-			if own := e.Bytes()[i]; own > 0 {
+	var models, sum int64
+	onGPU := false
+	home := make(map[string]int64) // models by pool
+	for _, e := range s.Entries {
+		for i, p := range s.Pools {
+			if e.Pool == p.Name && e.Bytes()[i] > 0 {
 				models++
-				sum += own
+				sum += e.Bytes()[i]
+				home[p.Name]++
+				onGPU = onGPU || i > 0
 			}
 		}
-		if p.Budget > 0 && sum > 0 {
+	}
+	most, known := s.MaxEntries, s.MaxEntries > 0
+	fit := int64(0)
+	for i, p := range s.Pools {
+		switch {
+		case p.Lost != "" || (i > 0) != onGPU:
+		case p.Budget < 1 || sum == 0: // nobody can say
+			return strconv.Itoa(most)
+		default:
 			left := max(0, p.Budget-p.Booked-p.Reserved-p.Unreturned)
-			fit := int(models + left*models/sum)
-			if !known || fit < most {
-				most, known = fit, true
-			}
+			fit += home[p.Name] + left*models/sum
 		}
+	}
+	if !known || int(fit) < most {
+		most = int(fit)
 	}
 	return strconv.Itoa(most)
 }
