@@ -315,8 +315,10 @@ void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {
 
 int64_t trim_device(int index) { return Device::at(index).pool().trim(); }
 
-std::unique_ptr<Backend> make_backend(int index) {
-  return std::make_unique<CudaBackend>(Device::at(index));
+std::unique_ptr<Backend> make_backend(Device& device) {
+  return std::make_unique<CudaBackend>(device);
 }
+
+std::unique_ptr<Backend> make_backend(int index) { return make_backend(Device::at(index)); }
 
 }  // namespace barkrt::cuda

@@ -7,10 +7,12 @@
 #include <atomic>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "backend.h"
 #include "cuda/lane.h"
 #include "cuda/ops.h"
 #include "cuda/pool.h"
@@ -71,5 +73,8 @@ class Device {
   std::deque<Lane> lanes_;  // those of threads, then those of steps
   std::atomic<unsigned> n_step_lanes_{0};
 };
+
+// The device must outlive it.
+std::unique_ptr<Backend> make_backend(Device& device);
 
 }  // namespace barkrt::cuda
