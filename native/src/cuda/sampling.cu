@@ -22,6 +22,7 @@ using Mass = unsigned long long;
 
 constexpr int kBins = 2048;
 constexpr int kMostWarps = 32;
+constexpr int kPerThread = 4;  // entries, or more
 
 // The first place of a row of sums at which what went before and it exceed the limit.
 struct Found {
@@ -228,10 +229,12 @@ template <typename MassOf, typename Limit>
 __device__ Drawn find_index(Block& block, const Row& row, const MassOf& mass_of,
                             const Limit& limit_of) {
   const int lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
-  const int length = ceil_div(row.n, kBins * kWarp) * kWarp;  // of a segment
+  const int steps = ceil_div(row.n, kBins * kWarp);
+  const int length = kWarp * (steps > kPerThread ? steps : kPerThread);  // of a segment
   const int n_segments = ceil_div(row.n, length), run = ceil_div(n_segments, kWarp);
   for (int s = threadIdx.x / kWarp; s < n_segments; s += warps) {
     Mass sum = 0;
+#pragma unroll 4
     for (int i = s * length + lane; i < (s + 1) * length && i < row.n; i += kWarp)
       sum += mass_of(row.logits[i], i);
     sum = warp_sum(sum);
@@ -299,6 +302,7 @@ __device__ double probability(float weight, Mass total, int unit_bits) {
 __device__ int sample_one(Block& block, const Row& row, const SampleParams& params) {
   // The largest, lowest index among equals: in one number, which a NaN makes all ones.
   Mass best = 0;
+#pragma unroll 4
   for (int i = threadIdx.x; i < row.n; i += blockDim.x) {
     const unsigned key = order_key(row.logits[i]);
     const Mass entry =
@@ -357,8 +361,8 @@ void sample(Stream& stream, int32_t* ids, ConstView logits, const SampleParams* 
   BARKRT_CHECK(logits.cols > 0 && logits.cols <= int64_t{kBins} * kBins);
   int unit_bits = 63;
   while (logits.cols > int64_t{1} << (63 - unit_bits)) --unit_bits;
-  // Four entries per thread, or more.
-  const int64_t warps = std::min<int64_t>(divide_up<int64_t>(logits.cols, 4 * kWarp), kMostWarps);
+  const int64_t warps =
+      std::min<int64_t>(divide_up<int64_t>(logits.cols, kPerThread * kWarp), kMostWarps);
   launch(stream.handle(), static_cast<unsigned>(logits.rows), static_cast<unsigned>(warps * kWarp),
          0, sample_rows, ids, logits.data, logits.stride, static_cast<int>(logits.cols), unit_bits,
          params);
