@@ -8,6 +8,11 @@ foreach(test parity_test windows_test stages_test codec_test gpt_test model_test
   target_link_libraries(${test} PRIVATE synthetic)
 endforeach()
 
+if(BARKRT_EMULATION)
+  bark_test(cuda_model_test)
+  target_link_libraries(cuda_model_test PRIVATE synthetic)
+endif()
+
 # The header is C99 and the ABI is usable from C alone.
 add_executable(capi_test capi_test.c capi_test_image.cc)
 set_target_properties(capi_test PROPERTIES C_STANDARD 99 C_STANDARD_REQUIRED ON C_EXTENSIONS OFF)

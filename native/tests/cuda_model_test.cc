@@ -1,0 +1,288 @@
+// cuda_model_test.cc: models on emulated CUDA devices, from the load to the loss of the device.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "cuda/device.h"
+#include "decode.h"
+#include "emulation.h"
+#include "error.h"
+#include "session.h"
+#include "synthetic.h"
+
+namespace barkrt::test {
+namespace {
+
+// Indices of barkrt's devices: "cuda:0", and "cuda:1", which a test loses.
+constexpr int kDevice = 1, kToLose = 2;
+
+std::shared_ptr<const Gguf> open(const Image& image) {
+  return Gguf::from_memory(image.data(), image.bytes());
+}
+Image image_of(const Config& config, DType matrices = DType::F32) {
+  SyntheticOptions options;
+  options.matrices = matrices;
+  return Image(synthetic_writer(config, options).build());
+}
+
+struct Output {
+  std::vector<std::vector<int32_t>> tokens;
+  std::vector<float> pcm;
+  bool operator==(const Output& o) const { return tokens == o.tokens && pcm == o.pcm; }
+};
+
+Output speak(const std::shared_ptr<const Model>& model, const Request& request,
+             const std::function<void(Stage)>& hook = {}) {
+  Session session(model, DType::F32);
+  Output out;
+  Sink sink;
+  if (hook)
+    sink.progress = [&](Stage stage, int64_t, int64_t) {
+      hook(stage);
+      return true;
+    };
+  sink.audio = [&](const float* pcm, int64_t n) {
+    out.pcm.insert(out.pcm.end(), pcm, pcm + n);
+    return true;
+  };
+  sink.tokens = [&](Stage, const int32_t* ids, int64_t rows, int64_t cols) {
+    out.tokens.emplace_back(ids, ids + rows * cols);
+    return true;
+  };
+  session.synthesize(request, sink);
+  return out;
+}
+
+Request greedy(const char* text) {
+  Request r;
+  r.text = text;
+  r.max_semantic_tokens = 20;
+  r.want_tokens = true;
+  return r;
+}
+
+TEST(CudaModel, SpeaksAsOnTheCpu) {
+  const Image image = image_of(small_config());
+  const Output expected = speak(Model::load(open(image), 0, 2, {}), greedy("hello"));
+  const Output out = speak(Model::load(open(image), kDevice, 0, {}), greedy("hello"));
+  EXPECT_EQ(out.tokens, expected.tokens);
+  ASSERT_EQ(out.pcm.size(), expected.pcm.size());
+  ASSERT_GT(out.pcm.size(), 0u);
+  for (size_t i = 0; i < out.pcm.size(); ++i) ASSERT_NEAR(out.pcm[i], expected.pcm[i], 1e-4) << i;
+}
+
+TEST(CudaModel, TakesOfTheDeviceWhatItsAccountCounts) {
+  const Image image = image_of(small_config());
+  cuda::Pool& pool = cuda::Device::at(kDevice - 1).pool();
+  speak(Model::load(open(image), kDevice, 0, {}), greedy("a"));  // makes this thread's lanes
+  const int64_t before = pool.live_bytes();
+  int64_t last = -1, whole = 0;
+  auto model = Model::load(open(image), kDevice, 0, [&](int64_t done, int64_t total) {
+    EXPECT_GE(done, last);
+    last = done, whole = total;
+    return true;
+  });
+  EXPECT_EQ(last, whole);
+  Config config;
+  const ModelBytes bytes = Model::estimate(*open(image), &config);
+  EXPECT_EQ(pool.live_bytes() - before, bytes.weights + bytes.activations);
+  EXPECT_EQ(model->account().live(Category::Weights), bytes.weights);
+  {
+    const Session session(model, DType::F16);
+    const Session::Bytes need = Session::estimate(config, DType::F16);
+    EXPECT_EQ(pool.live_bytes() - before,
+              bytes.weights + bytes.activations + need.kv + need.activations);
+  }
+  model.reset();
+  EXPECT_EQ(pool.live_bytes(), before);
+  EXPECT_EQ(device_account(kDevice)->total(), 0);
+}
+
+TEST(CudaModel, LeavesNothingBehindWhenItsLoadIsStopped) {
+  const Image image = image_of(small_config());
+  cuda::Pool& pool = cuda::Device::at(kDevice - 1).pool();
+  const int64_t before = pool.live_bytes();
+  for (const int calls : {1, 2, 17, 40}) {
+    int left = calls;
+    try {
+      Model::load(open(image), kDevice, 0, [&](int64_t, int64_t) { return --left > 0; });
+      ADD_FAILURE() << "loaded";
+    } catch (const Error& e) {
+      EXPECT_EQ(e.status(), Status::Cancelled);
+    }
+    EXPECT_EQ(pool.live_bytes(), before) << calls;
+  }
+}
+
+// Sequences of the coarse stage and working memory for steps of theirs.
+struct Sequences {
+  Sequences(const Model& model, int64_t n)
+      : weights(model.weights().coarse), backend(model.backend()) {
+    const int64_t n_layer = static_cast<int64_t>(weights.blocks.size());
+    for (int64_t i = 0; i < n; ++i) {
+      KvCache kv = {nullptr, i % 3 == 1 ? DType::F16 : DType::F32, n_layer, 32, weights.n_embd};
+      memory.emplace_back(backend, account, Category::Kv, kv.bytes());
+      kv.base = static_cast<std::byte*>(memory.back().data());
+      caches.push_back(kv);
+    }
+    scratch = GptScratch::plan(weights.n_embd, n, n, weights.lm_head[0].rows);
+    memory.emplace_back(backend, account, Category::Activations, scratch.bytes());
+    scratch.place(static_cast<std::byte*>(memory.back().data()));
+  }
+  std::vector<float> logits(int64_t n) const {
+    std::vector<float> host(static_cast<size_t>(n));
+    backend.download(host.data(), scratch.wide, n * 4);
+    return host;
+  }
+
+  const GptWeights& weights;
+  Backend& backend;
+  MemoryAccount account;
+  std::vector<Buffer> memory;
+  std::vector<KvCache> caches;
+  GptScratch scratch;
+};
+
+TEST(CudaSteps, GiveTheSameBitsRecordedAndNot) {
+  constexpr int64_t n = 5, n_candidates = 40;
+  for (const DType type : {DType::F32, DType::BF16, DType::I8}) {
+    const Image image = image_of(small_config(), type);
+    const auto model = Model::load(open(image), kDevice, 0, {});
+    Sequences recorded(*model, n), plain(*model, n);
+    const Matrix head = plain.weights.lm_head[0].slice(7, n_candidates);
+    emulation::reset_counters();
+    for (int32_t at = 0; at < 20; ++at) {
+      std::vector<Step> steps;
+      std::vector<Step*> pointers;
+      std::vector<int32_t> ids, slots, positions(n, at), tokens(n);
+      std::vector<SampleParams> params;
+      for (int32_t i = 0; i < n; ++i) {
+        SampleParams p;
+        p.temperature = i == 2 ? 0 : 0.8f;
+        p.coin = random_uniform(1, 2, static_cast<uint32_t>(at), static_cast<uint32_t>(i));
+        ids.push_back((31 * at + 7 * i) % 100), slots.push_back(i), params.push_back(p);
+        steps.push_back(
+            {ids.back(), at, &recorded.caches[static_cast<size_t>(i)], &head, 1, p, 0, nullptr});
+      }
+      for (Step& step : steps) pointers.push_back(&step);
+      decode_step(recorded.backend, recorded.weights, recorded.scratch, pointers.data(), n);
+
+      gpt_forward(plain.backend, plain.weights, plain.scratch, plain.caches,
+                  {ids.data(), plain.weights.wte.data(), 1}, {n, slots.data(), positions.data()},
+                  true, 0, {});
+      const ConstView h = gpt_final_norm(plain.backend, plain.weights, plain.scratch, 0, n);
+      const ConstView logits = gpt_logits(plain.backend, plain.scratch, h, &head, 1);
+      plain.backend.sample(tokens.data(), logits, params.data());
+      ASSERT_EQ(recorded.logits(n * n_candidates), plain.logits(n * n_candidates)) << at;
+      for (size_t i = 0; i < n; ++i) ASSERT_EQ(steps[i].token, tokens[i]) << at << " " << i;
+    }
+    EXPECT_EQ(emulation::counters(kDevice - 1).graph_launches, 19) << dtype_name(type);
+  }
+}
+
+TEST(CudaSteps, OfManyRequestsGiveEachWhatItGetsAlone) {
+  const Image image = image_of(small_config(), DType::I8);
+  const auto model = Model::load(open(image), kDevice, 0, {});
+  std::vector<Request> requests;
+  std::vector<Output> expected;
+  for (uint64_t i = 0; i < 6; ++i) {
+    Request r = greedy(i % 2 ? "hello" : "a b c");
+    r.seed = i;
+    r.semantic = r.coarse = r.fine = {0.7f, 1, 0, 0};
+    r.max_semantic_tokens = static_cast<int64_t>(5 + 3 * i);
+    requests.push_back(r);
+    expected.push_back(speak(model, r));
+  }
+  emulation::reset_counters();
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < requests.size(); ++i)
+    threads.emplace_back([&, i] { EXPECT_TRUE(speak(model, requests[i]) == expected[i]) << i; });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_GT(emulation::counters(kDevice - 1).graph_launches, 0);
+}
+
+// Runs, is recorded and is played with one row of NaN among others.
+TEST(CudaSteps, WithADrawThatFailsConcernThatRowAlone) {
+  const Image image = image_of(small_config());
+  const auto model = Model::load(open(image), kDevice, 0, {});
+  Sequences s(*model, 3);
+  const std::vector<std::byte> nan(static_cast<size_t>(s.caches[2].bytes()), std::byte{0xff});
+  s.backend.upload(s.caches[2].base, nan.data(), s.caches[2].bytes());
+  s.backend.zero(s.caches[0].base, s.caches[0].bytes());
+  s.backend.zero(s.caches[1].base, s.caches[1].bytes());
+  for (int32_t at = 1; at < 6; ++at) {
+    std::vector<Step> steps;
+    std::vector<Step*> pointers;
+    for (size_t i = 0; i < 3; ++i)
+      steps.push_back({5, at, &s.caches[i], s.weights.lm_head.data(), 1, {}, -1, nullptr});
+    for (Step& step : steps) pointers.push_back(&step);
+    decode_step(s.backend, s.weights, s.scratch, pointers.data(), 3);
+    EXPECT_FALSE(steps[0].error);
+    EXPECT_FALSE(steps[1].error);
+    EXPECT_GE(steps[0].token, 0);
+    ASSERT_TRUE(steps[2].error);
+    try {
+      std::rethrow_exception(steps[2].error);
+    } catch (const Error& e) {
+      EXPECT_EQ(e.status(), Status::Internal);
+      EXPECT_STREQ(e.what(), "the logits contain NaN");
+    }
+  }
+}
+
+TEST(CudaSample, SaysWhatIsWrongAsTheCpuDoes) {
+  const auto backend = make_backend(kDevice, 0), cpu = make_backend(0, 1);
+  const float infinite = std::numeric_limits<float>::infinity();
+  for (const float bad : {NAN, infinite, -infinite}) {
+    std::vector<float> logits(3 * 5, 0.5f);
+    for (size_t i = 5; i < 10; ++i) logits[i] = bad;
+    auto* const p = static_cast<float*>(backend->alloc(60));
+    backend->upload(p, logits.data(), 60);
+    std::string texts[2];
+    for (int i = 0; i < 2; ++i) {
+      int32_t ids[3];
+      const SampleParams params[3];
+      try {
+        (i ? cpu : backend)->sample(ids, view(i ? logits.data() : p, 3, 5), params);
+        ADD_FAILURE() << bad;
+      } catch (const Error& e) {
+        EXPECT_EQ(e.status(), Status::Internal);
+        texts[i] = e.what();
+      }
+    }
+    EXPECT_EQ(texts[0], texts[1]);
+    backend->free(p, 60);
+  }
+}
+
+TEST(CudaModel, OfALostDeviceFailsAndTheOthersGoOn) {
+  const Image image = image_of(small_config());
+  auto doomed = Model::load(open(image), kToLose, 0, {});
+  const auto other = Model::load(open(image), kDevice, 0, {});
+  const Output expected = speak(other, greedy("hello"));
+  bool first = true;
+  try {
+    speak(doomed, greedy("hello"), [&](Stage stage) {
+      if (stage == Stage::Coarse && std::exchange(first, false))
+        emulation::lose_device(kToLose - 1, cudaErrorLaunchFailure);
+    });
+    ADD_FAILURE() << "spoken";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Device);
+    EXPECT_NE(std::string(e.what()).find("cuda:1 is lost"), std::string::npos) << e.what();
+  }
+  EXPECT_THROW(Session(doomed, DType::F16), Error);
+  int64_t free = 0, total = 0;
+  EXPECT_THROW(device_memory(kToLose, &free, &total), Error);
+  EXPECT_THROW(trim_device(kToLose), Error);
+  EXPECT_NE(describe_device(kToLose).detail.find("is lost"), std::string::npos);
+  doomed.reset();
+  EXPECT_EQ(device_account(kToLose)->total(), 0);
+  EXPECT_TRUE(speak(other, greedy("hello")) == expected);
+}
+
+}  // namespace
+}  // namespace barkrt::test
