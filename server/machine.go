@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -37,6 +36,7 @@ type machine struct {
 	metrics  *metrics.Metrics
 	log      zerolog.Logger
 	blind    sync.Once // the memory could not be read and the log said so
+	openGPUs func() (*nvml.GPUs, error)
 
 	mu   sync.Mutex // guards what follows
 	last memwatch.Reading
@@ -48,7 +48,7 @@ type machine struct {
 }
 
 func newMachine(pool *cgo.Pool, audio *speech.AudioCache, cfg cacheConfig, m *metrics.Metrics, log zerolog.Logger) *machine {
-	made := &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool, dropAudio(audio)), metrics: m, log: log}
+	made := &machine{cfg: cfg, host: memwatch.New(), pool: pool, pressure: cgo.NewPressure(pool, dropAudio(audio)), metrics: m, log: log, openGPUs: nvml.Open}
 	made.threshold.Store(math.Float64bits(cfg.thresholdGB))
 	return made
 }
@@ -130,9 +130,12 @@ func (m *machine) setThreshold(gb float64) {
 
 // watchLocked begins to watch; the returned function ends it. A machine that cannot be watched is no reason not to serve.
 func (m *machine) watchLocked() (stop func()) {
-	gpus, err := nvml.Open(nvml.EnvFrom(os.LookupEnv))
-	if err != nil && len(m.pool.Devices()) > 1 {
-		m.log.Warn().Err(err).Msg("the memory of GPUs is not watched")
+	var gpus *nvml.GPUs
+	if len(m.pool.Devices()) > 1 {
+		var err error
+		if gpus, err = m.openGPUs(); err != nil {
+			m.log.Warn().Err(err).Msg("the memory of GPUs is not watched")
+		}
 	}
 	watcher, err := memwatch.Watch(memwatch.Config{
 		Pools: m.pools(gpus), Interval: m.cfg.checkEvery, OnEvent: m.react, OnTrouble: m.trouble,
@@ -155,19 +158,19 @@ func (m *machine) watchLocked() (stop func()) {
 	}
 }
 
-// pools are the host and the GPUs that the driver tells of.
+// pools are the host and the GPUs that CUDA shows and the driver tells of: both know a GPU by its UUID.
 func (m *machine) pools(gpus *nvml.GPUs) []memwatch.Pool {
 	pools := []memwatch.Pool{{Name: m.pool.Devices()[0].ID, Memory: m.host, Marks: m.hostMarks()}}
 	if gpus == nil {
 		return pools
 	}
 	for _, d := range m.pool.Devices()[1:] {
-		for _, g := range gpus.Devices {
-			if g.Name == d.ID {
-				marks := part(d.TotalBytes, gpuHigh, gpuCritical, gpuClear)
-				pools = append(pools, memwatch.Pool{Name: d.ID, Memory: g, Marks: marks})
-			}
+		g := gpus.Find(d.UUID)
+		if g == nil {
+			m.log.Warn().Str("device", d.ID).Str("uuid", d.UUID).Msg("the memory of a GPU is not watched: the driver does not list it")
+			continue
 		}
+		pools = append(pools, memwatch.Pool{Name: d.ID, Memory: g, Marks: part(d.TotalBytes, gpuHigh, gpuCritical, gpuClear)})
 	}
 	return pools
 }

@@ -2,7 +2,6 @@ package nvml
 
 import (
 	"errors"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -14,80 +13,28 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Three GPUs: a plain one, one in MIG mode with two instances, one in MIG mode without any.
-var threeGPUs = []physical{
-	{uuid: "GPU-aaaa-1", model: "A100"},
-	{uuid: "GPU-aabb-2", model: "A100", migEnabled: true, mig: []instance{
-		{uuid: "MIG-11", legacy: "MIG-GPU-aabb-2/1/0"}, {uuid: "MIG-12", legacy: "MIG-GPU-aabb-2/2/0"}}},
-	{uuid: "GPU-cccc-3", model: "A100", migEnabled: true},
-}
-
-func shown(t *testing.T, env Env, machine []physical) []string {
-	t.Helper()
-	var g GPUs
-	require.NoError(t, g.show(env, machine))
-	uuids := []string{}
-	for i, d := range g.Devices {
-		assert.Equal(t, []string{"cuda:0", "cuda:1", "cuda:2"}[i], d.Name)
-		uuids = append(uuids, d.UUID)
+// three are two whole GPUs and a MIG device.
+func three() *GPUs {
+	g := &GPUs{shutdown: func() error { return nil }}
+	for _, uuid := range []string{"GPU-aaaa-1", "GPU-bbbb-2", "MIG-cccc-3"} {
+		g.Devices = append(g.Devices, &Device{UUID: uuid, gpus: g, read: func() (memwatch.Reading, error) {
+			return memwatch.Reading{TotalBytes: 1}, nil
+		}})
 	}
-	return uuids
+	return g
 }
 
-func TestAllGPUsAreShownWithoutAList(t *testing.T) {
-	assert.Equal(t, []string{"GPU-aaaa-1", "MIG-11"}, shown(t, Env{}, threeGPUs))
-}
-
-func TestVisibleDevicesPicksAndOrders(t *testing.T) {
-	for list, want := range map[string][]string{
-		"":                          {},
-		"-1":                        {},
-		"1,0":                       {"MIG-11", "GPU-aaaa-1"},
-		" 0 ":                       {"GPU-aaaa-1"},
-		"0,7,1":                     {"GPU-aaaa-1"}, // the list ends at what is not there
-		"2,0":                       {"GPU-aaaa-1"}, // in MIG mode, no instance: nothing to show
-		"GPU-aaa":                   {"GPU-aaaa-1"},
-		"GPU-aa":                    {}, // begins two
-		"MIG-12,GPU-aaaa-1":         {"MIG-12", "GPU-aaaa-1"},
-		"MIG-GPU-aabb-2/2/0,MIG-11": {"MIG-12", "MIG-11"},
-		"NoDevFiles":                {},
-	} {
-		assert.Equal(t, want, shown(t, Env{VisibleDevices: list, Restricted: true}, threeGPUs), list)
+func TestDeviceIsFoundByTheNumberOfItsUUID(t *testing.T) {
+	g := three()
+	for uuid, want := range map[string]*Device{"GPU-bbbb-2": g.Devices[1], "GPU-BBBB-2": g.Devices[1], "MIG-cccc-3": g.Devices[2],
+		"GPU-cccc-3": g.Devices[2], // as CUDA's number may have been written
+		"GPU-dddd-4": nil, "GPU-aaaa": nil, "GPU-": nil, "": nil} {
+		assert.Same(t, want, g.Find(uuid), uuid)
 	}
-}
-
-func TestGPUNamedTwiceIsAnError(t *testing.T) {
-	var g GPUs
-	assert.ErrorContains(t, g.show(Env{VisibleDevices: "0,GPU-aaaa-1", Restricted: true}, threeGPUs), "twice")
-}
-
-func TestOrderOfDifferentModelsIsDoubtfulUnlessFixed(t *testing.T) {
-	mixed := []physical{{uuid: "GPU-1", model: "T4"}, {uuid: "GPU-2", model: "H100"}}
-	for _, c := range []struct {
-		env   Env
-		doubt bool
-	}{
-		{Env{}, true},
-		{Env{DeviceOrder: "PCI_BUS_ID"}, false},
-		{Env{VisibleDevices: "1", Restricted: true}, true},
-		{Env{VisibleDevices: "GPU-2", Restricted: true}, false},
-	} {
-		var g GPUs
-		require.NoError(t, g.show(c.env, mixed))
-		assert.Equal(t, c.doubt, g.Doubt != "", "%+v", c.env)
-	}
-}
-
-func TestEnvTellsUnsetFromEmpty(t *testing.T) {
-	assert.False(t, EnvFrom(func(string) (string, bool) { return "", false }).Restricted)
-	assert.True(t, EnvFrom(func(string) (string, bool) { return "", true }).Restricted)
 }
 
 func TestClosedLibraryIsNotRead(t *testing.T) {
-	g := &GPUs{shutdown: func() error { return nil }}
-	require.NoError(t, g.show(Env{}, []physical{{uuid: "GPU-1", read: func() (memwatch.Reading, error) {
-		return memwatch.Reading{TotalBytes: 1}, nil
-	}}}))
+	g := three()
 	_, err := g.Devices[0].Read()
 	require.NoError(t, err)
 	require.NoError(t, g.Close())
@@ -99,11 +46,11 @@ func TestClosedLibraryIsNotRead(t *testing.T) {
 func TestLibraryStaysOpenUnderAHangingReading(t *testing.T) {
 	began, release, ended := make(chan struct{}), make(chan struct{}), make(chan struct{})
 	g := &GPUs{shutdown: func() error { return errors.New("shut down") }}
-	require.NoError(t, g.show(Env{}, []physical{{uuid: "GPU-1", read: func() (memwatch.Reading, error) {
+	g.Devices = []*Device{{UUID: "GPU-1", gpus: g, read: func() (memwatch.Reading, error) {
 		close(began)
 		<-release
 		return memwatch.Reading{}, nil
-	}}}))
+	}}}
 	go func() { _, _ = g.Devices[0].Read(); close(ended) }()
 	<-began
 	assert.ErrorContains(t, g.Close(), "a reading has not ended")
@@ -113,7 +60,7 @@ func TestLibraryStaysOpenUnderAHangingReading(t *testing.T) {
 }
 
 func TestThisMachineIsReadOrSaysWhyNot(t *testing.T) {
-	g, err := Open(EnvFrom(os.LookupEnv))
+	g, err := Open()
 	if errors.Is(err, ErrUnavailable) {
 		t.Skip(err)
 	}
@@ -122,7 +69,7 @@ func TestThisMachineIsReadOrSaysWhyNot(t *testing.T) {
 		r, err := d.Read()
 		require.NoError(t, err)
 		assert.Positive(t, r.TotalBytes)
-		t.Logf("%s %s %s: %+v", d.Name, d.UUID, d.Model, r)
+		t.Logf("%s %s: %+v", d.UUID, d.Model, r)
 	}
 	require.NoError(t, g.Close())
 }

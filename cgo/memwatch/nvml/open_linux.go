@@ -13,8 +13,11 @@ import (
 	"barkd/cgo/memwatch"
 )
 
-// Open opens the driver's library and finds the GPUs that CUDA shows under env.
-func Open(env Env) (*GPUs, error) { return open(nvml.New(), env, thisProcess()) }
+// Open opens the driver's library and finds the machine's GPUs.
+func Open() (*GPUs, error) { return OpenWith(nvml.New()) }
+
+// OpenWith does so with a library that takes the driver's place, for tests.
+func OpenWith(lib nvml.Interface) (*GPUs, error) { return open(lib, thisProcess()) }
 
 // process is who asks. NVML numbers processes as the machine does, not as a container.
 type process struct {
@@ -30,7 +33,7 @@ func thisProcess() process {
 	return process{pid: uint32(os.Getpid()), inContainer: err != nil || namespace != machinePIDs}
 }
 
-func open(lib nvml.Interface, env Env, self process) (*GPUs, error) {
+func open(lib nvml.Interface, self process) (*GPUs, error) {
 	switch ret := lib.Init(); ret {
 	case nvml.SUCCESS:
 	case nvml.ERROR_LIBRARY_NOT_FOUND, nvml.ERROR_DRIVER_NOT_LOADED:
@@ -39,11 +42,7 @@ func open(lib nvml.Interface, env Env, self process) (*GPUs, error) {
 		return nil, fmt.Errorf("open NVML: %w", ret)
 	}
 	g := &GPUs{shutdown: func() error { return failure("close NVML", lib.Shutdown()) }}
-	machine, err := list(lib, self)
-	if err == nil {
-		err = g.show(env, machine)
-	}
-	if err != nil {
+	if err := g.list(lib, self); err != nil {
 		return nil, errors.Join(err, g.shutdown())
 	}
 	return g, nil
@@ -56,34 +55,43 @@ func failure(doing string, ret nvml.Return) error {
 	return fmt.Errorf("%s: %w", doing, ret)
 }
 
-// list lists the machine's GPUs. One that does not answer keeps its place: its readings fail.
-func list(lib nvml.Interface, self process) ([]physical, error) {
+// list lists the machine's GPUs. One that does not answer has no UUID to be found by.
+func (g *GPUs) list(lib nvml.Interface, self process) error {
 	n, ret := lib.DeviceGetCount()
 	if err := failure("count GPUs", ret); err != nil {
-		return nil, err
+		return err
 	}
-	machine := make([]physical, n)
-	for i := range machine {
+	mig := hasMIG(lib)
+	for i := range n {
 		gpu, ret := lib.DeviceGetHandleByIndex(i)
-		if err := failure("open the GPU", ret); err != nil {
-			machine[i].read = func() (memwatch.Reading, error) { return memwatch.Reading{}, err }
+		if ret != nvml.SUCCESS {
 			continue
 		}
-		p := physical{read: func() (memwatch.Reading, error) { return read(gpu, self) }}
-		p.uuid, _ = gpu.GetUUID() // without one it is found by its index only
-		p.model, _ = gpu.GetName()
-		if hasMIG(lib) {
-			p.listMIG(gpu, self)
+		model, _ := gpu.GetName()
+		if mig {
+			mode, _, ret := gpu.GetMigMode()
+			if ret == nvml.SUCCESS && mode == nvml.DEVICE_MIG_ENABLE {
+				g.listMIG(gpu, model, self)
+				continue
+			}
 		}
-		machine[i] = p
+		g.add(gpu, model, self)
 	}
-	return machine, nil
+	return nil
+}
+
+func (g *GPUs) add(gpu nvml.Device, model string, self process) {
+	uuid, ret := gpu.GetUUID()
+	if ret != nvml.SUCCESS {
+		return
+	}
+	g.Devices = append(g.Devices, &Device{UUID: uuid, Model: model, gpus: g,
+		read: func() (memwatch.Reading, error) { return read(gpu, self) }})
 }
 
 // hasMIG asks first: a function that an old driver lacks would end the process when it is called.
 func hasMIG(lib nvml.Interface) bool {
-	for _, name := range []string{"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount",
-		"nvmlDeviceGetMigDeviceHandleByIndex", "nvmlDeviceGetGpuInstanceId", "nvmlDeviceGetComputeInstanceId"} {
+	for _, name := range []string{"nvmlDeviceGetMigMode", "nvmlDeviceGetMaxMigDeviceCount", "nvmlDeviceGetMigDeviceHandleByIndex"} {
 		if lib.Extensions().LookupSymbol(name) != nil {
 			return false
 		}
@@ -91,32 +99,16 @@ func hasMIG(lib nvml.Interface) bool {
 	return true
 }
 
-func (p *physical) listMIG(gpu nvml.Device, self process) {
-	mode, _, ret := gpu.GetMigMode()
-	if ret != nvml.SUCCESS || mode != nvml.DEVICE_MIG_ENABLE {
-		return
-	}
-	p.migEnabled = true
+// listMIG lists the MIG devices of a GPU: the memory of each is its own.
+func (g *GPUs) listMIG(gpu nvml.Device, model string, self process) {
 	most, ret := gpu.GetMaxMigDeviceCount()
 	if ret != nvml.SUCCESS {
 		return
 	}
 	for i := range most {
-		mig, ret := gpu.GetMigDeviceHandleByIndex(i)
-		if ret != nvml.SUCCESS { // a place without an instance
-			continue
+		if mig, ret := gpu.GetMigDeviceHandleByIndex(i); ret == nvml.SUCCESS { // else a place without an instance
+			g.add(mig, model, self)
 		}
-		uuid, ret := mig.GetUUID()
-		if ret != nvml.SUCCESS {
-			continue
-		}
-		m := instance{uuid: uuid, read: func() (memwatch.Reading, error) { return read(mig, self) }}
-		gi, giRet := mig.GetGpuInstanceId()
-		ci, ciRet := mig.GetComputeInstanceId()
-		if giRet == nvml.SUCCESS && ciRet == nvml.SUCCESS {
-			m.legacy = fmt.Sprintf("MIG-%s/%d/%d", p.uuid, gi, ci)
-		}
-		p.mig = append(p.mig, m)
 	}
 }
 

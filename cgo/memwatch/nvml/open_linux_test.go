@@ -36,9 +36,9 @@ func processes(list ...nvml.ProcessInfo) func() ([]nvml.ProcessInfo, nvml.Return
 	return func() ([]nvml.ProcessInfo, nvml.Return) { return list, nvml.SUCCESS }
 }
 
-func mustOpen(t *testing.T, s *fakes.Server, env Env, self process) *GPUs {
+func mustOpen(t *testing.T, s *fakes.Server, self process) *GPUs {
 	t.Helper()
-	g, err := open(s, env, self)
+	g, err := open(s, self)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, g.Close()) })
 	return g
@@ -48,7 +48,7 @@ func TestGPUMemoryIsOursAndTheOthers(t *testing.T) {
 	s := server()
 	first(s).GetComputeRunningProcessesFunc = processes(nvml.ProcessInfo{Pid: 7, UsedGpuMemory: 2 * gib},
 		nvml.ProcessInfo{Pid: 8, UsedGpuMemory: 5 * gib}, nvml.ProcessInfo{Pid: 7, UsedGpuMemory: gib})
-	g := mustOpen(t, s, Env{}, process{pid: 7})
+	g := mustOpen(t, s, process{pid: 7})
 	require.Len(t, g.Devices, 8)
 	r, err := g.Devices[0].Read()
 	require.NoError(t, err)
@@ -66,7 +66,7 @@ func TestWhatNobodyCanTellIsMinusOne(t *testing.T) {
 	} {
 		s := server()
 		first(s).GetComputeRunningProcessesFunc = list
-		r, err := mustOpen(t, s, Env{}, process{pid: 7, inContainer: true}).Devices[0].Read()
+		r, err := mustOpen(t, s, process{pid: 7, inContainer: true}).Devices[0].Read()
 		require.NoError(t, err, name)
 		assert.EqualValues(t, -1, r.OwnBytes, name)
 		assert.EqualValues(t, -1, r.OthersBytes, name)
@@ -74,19 +74,19 @@ func TestWhatNobodyCanTellIsMinusOne(t *testing.T) {
 }
 
 func TestProcessWithoutContextHoldsNothing(t *testing.T) {
-	r, err := mustOpen(t, server(), Env{}, process{pid: 7}).Devices[0].Read()
+	r, err := mustOpen(t, server(), process{pid: 7}).Devices[0].Read()
 	require.NoError(t, err)
 	assert.Zero(t, r.OwnBytes)
 	assert.EqualValues(t, 10*gib, r.OthersBytes)
 }
 
-func TestVisibleDevicesByUUID(t *testing.T) {
+func TestGPUIsFoundWhereverTheDriverListsIt(t *testing.T) {
 	s := server()
-	third := s.Devices[2].(*fakes.Device).UUID
-	g := mustOpen(t, s, Env{VisibleDevices: third + ",0", Restricted: true}, process{})
-	require.Len(t, g.Devices, 2)
-	assert.Equal(t, third, g.Devices[0].UUID)
-	assert.Equal(t, first(s).UUID, g.Devices[1].UUID)
+	third := s.Devices[2].(*fakes.Device)
+	third.MemoryInfo = nvml.Memory{Total: 40 * gib, Free: 3 * gib, Used: 37 * gib}
+	r, err := mustOpen(t, s, process{}).Find(third.UUID).Read()
+	require.NoError(t, err)
+	assert.EqualValues(t, 3*gib, r.AvailableBytes)
 }
 
 func TestMIGDeviceHasItsOwnMemory(t *testing.T) {
@@ -99,8 +99,6 @@ func TestMIGDeviceHasItsOwnMemory(t *testing.T) {
 			return nvml.Memory{Total: 5 * gib, Free: 4 * gib, Used: gib}, nvml.SUCCESS
 		},
 		GetComputeRunningProcessesFunc: processes(),
-		GetGpuInstanceIdFunc:           func() (int, nvml.Return) { return 3, nvml.SUCCESS },
-		GetComputeInstanceIdFunc:       func() (int, nvml.Return) { return 0, nvml.SUCCESS },
 	}
 	gpu.GetMaxMigDeviceCountFunc = func() (int, nvml.Return) { return 7, nvml.SUCCESS }
 	gpu.GetMigDeviceHandleByIndexFunc = func(i int) (nvml.Device, nvml.Return) {
@@ -109,25 +107,35 @@ func TestMIGDeviceHasItsOwnMemory(t *testing.T) {
 		}
 		return mig, nvml.SUCCESS
 	}
-	for _, env := range []Env{{}, {VisibleDevices: "MIG-" + gpu.UUID + "/3/0", Restricted: true}} {
-		d := mustOpen(t, s, env, process{}).Devices[0]
-		assert.Equal(t, "MIG-1", d.UUID)
-		r, err := d.Read()
-		require.NoError(t, err)
-		assert.EqualValues(t, 5*gib, r.TotalBytes)
-	}
+	g := mustOpen(t, s, process{})
+	r, err := g.Find("MIG-1").Read()
+	require.NoError(t, err)
+	assert.EqualValues(t, 5*gib, r.TotalBytes)
+	assert.Nil(t, g.Find(gpu.UUID), "CUDA shows no GPU that is in MIG mode")
+	assert.Len(t, g.Devices, 8)
+}
+
+func TestDriverThatFailsMidwayFailsReadingsOfItsGPUAlone(t *testing.T) {
+	s := server()
+	g := mustOpen(t, s, process{})
+	_, err := g.Devices[0].Read()
+	require.NoError(t, err)
+	first(s).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) { return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST }
+	_, err = g.Devices[0].Read()
+	assert.ErrorIs(t, err, nvml.ERROR_GPU_IS_LOST)
+	_, err = g.Devices[1].Read()
+	assert.NoError(t, err)
 }
 
 func TestOldDriverIsNotAskedForMIG(t *testing.T) {
 	s := server()
 	s.LookupSymbolFunc = func(string) error { return errors.New("no such symbol") }
 	first(s).GetMigModeFunc = func() (int, int, nvml.Return) { panic("would end the process") }
-	assert.Len(t, mustOpen(t, s, Env{}, process{}).Devices, 8)
+	assert.Len(t, mustOpen(t, s, process{}).Devices, 8)
 }
 
-func TestLostGPUFailsAloneAndKeepsItsPlace(t *testing.T) {
+func TestGPUThatDoesNotAnswerIsNotListed(t *testing.T) {
 	s := server()
-	first(s).GetMemoryInfoFunc = func() (nvml.Memory, nvml.Return) { return nvml.Memory{}, nvml.ERROR_GPU_IS_LOST }
 	handle := s.DeviceGetHandleByIndexFunc
 	s.DeviceGetHandleByIndexFunc = func(i int) (nvml.Device, nvml.Return) {
 		if i == 1 {
@@ -135,18 +143,15 @@ func TestLostGPUFailsAloneAndKeepsItsPlace(t *testing.T) {
 		}
 		return handle(i)
 	}
-	g := mustOpen(t, s, Env{}, process{})
-	for i, lost := range []bool{true, true, false} {
-		_, err := g.Devices[i].Read()
-		assert.Equal(t, lost, errors.Is(err, nvml.ERROR_GPU_IS_LOST), "%d: %v", i, err)
-	}
+	s.Devices[2].(*fakes.Device).GetUUIDFunc = func() (string, nvml.Return) { return "", nvml.ERROR_UNKNOWN }
+	assert.Len(t, mustOpen(t, s, process{}).Devices, 6)
 }
 
 func TestNonsenseOfTheDriverIsAnError(t *testing.T) {
 	s := server()
 	for _, m := range []nvml.Memory{{}, {Total: 1, Free: 2}, {Total: math.MaxUint64}} {
 		first(s).MemoryInfo = m
-		_, err := mustOpen(t, s, Env{}, process{}).Devices[0].Read()
+		_, err := mustOpen(t, s, process{}).Devices[0].Read()
 		assert.ErrorContains(t, err, "bytes free")
 	}
 }
@@ -156,7 +161,7 @@ func TestMachineWithoutDriverIsUnavailable(t *testing.T) {
 		nvml.ERROR_LIB_RM_VERSION_MISMATCH: false} {
 		s := server()
 		s.InitFunc = func() nvml.Return { return ret }
-		_, err := open(s, Env{}, process{})
+		_, err := open(s, process{})
 		require.Error(t, err)
 		assert.Equal(t, want, errors.Is(err, ErrUnavailable), "%v", err)
 	}

@@ -5,4 +5,4 @@ package nvml
 import "fmt"
 
 // Open returns ErrUnavailable.
-func Open(Env) (*GPUs, error) { return nil, fmt.Errorf("%w: no NVML in this build", ErrUnavailable) }
+func Open() (*GPUs, error) { return nil, fmt.Errorf("%w: no NVML in this build", ErrUnavailable) }
