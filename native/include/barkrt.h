@@ -99,12 +99,14 @@ typedef struct barkrt_device {
   int32_t n_cores;  /* processors usable by this process (cpu) or multiprocessors (cuda) */
 } barkrt_device;
 
-/* At least 1: device 0 is the CPU. */
+/* At least 1: device 0 is the CPU, those behind it are CUDA's. */
 BARKRT_API int32_t barkrt_device_count(void);
 /* Fills *out, whose struct_size the caller has set to sizeof(barkrt_device). NOT_FOUND for an index
  * out of range. */
 BARKRT_API int32_t barkrt_device_describe(int32_t index, barkrt_device* out, barkrt_error* err);
-/* Bytes free and in total on the device, as its driver or the kernel reports them now. */
+/* Bytes free and in total on the device, as its driver or the kernel reports them now. DEVICE once
+ * the device is lost: it then fails every call until the process ends, its detail says why, and
+ * other devices go on. */
 BARKRT_API int32_t barkrt_device_memory(int32_t index, int64_t* free_bytes, int64_t* total_bytes,
                                         barkrt_error* err);
 

@@ -111,6 +111,10 @@ void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& 
   std::vector<Group> groups;
   for (int64_t t = 0; t < count; ++t) {
     const Step& step = *rows[t];
+    // A device that plays what it has recorded looks at none of these.
+    BARKRT_CHECK(step.id < weights.wte[0].rows);
+    BARKRT_CHECK(step.position >= 0 && step.position < step.kv->n_ctx);
+    BARKRT_CHECK(step.position < weights.wpe.rows);
     m.ids[t] = step.id;
     m.slots[t] = static_cast<int32_t>(t);
     m.positions[t] = step.position;
@@ -123,6 +127,8 @@ void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& 
   for (Group& group : groups) {
     const Step& step = *rows[group.begin];
     for (int64_t i = 0; i < step.n_parts; ++i) group.n_candidates += step.parts[i].rows;
+    for (int64_t t = group.begin; t < group.begin + group.count; ++t)
+      BARKRT_CHECK(rows[t]->params.eos < group.n_candidates);
     group.first_logit = n_logits;
     n_logits += group.count * group.n_candidates;
   }

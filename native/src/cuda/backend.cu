@@ -101,6 +101,7 @@ void CudaBackend::upload(void* dst, const void* host_src, int64_t bytes) {
 }
 
 void CudaBackend::download(void* host_dst, const void* src, int64_t bytes) {
+  if (bytes <= 0) return;
   const LaneUse lane(device_);
   lane->get(host_dst, src, bytes);
 }

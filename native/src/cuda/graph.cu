@@ -61,23 +61,23 @@ void Repeats::issue_once(const HostBlock& block, const std::function<void()>& is
                          bool recording) {
   const size_t n_in = static_cast<size_t>(block.input_bytes);
   const size_t n_out = static_cast<size_t>(block.bytes) - n_in;
-  std::byte* const device = lane_.block();
-  std::byte* const pinned = lane_.pinned_block();
-  check(cudaMemcpyAsync(device, pinned, n_in, cudaMemcpyHostToDevice, lane_.handle()),
+  std::byte* const device = lane_->block();
+  std::byte* const pinned = lane_->pinned_block();
+  check(cudaMemcpyAsync(device, pinned, n_in, cudaMemcpyHostToDevice, lane_->handle()),
         "cudaMemcpyAsync");
   {
-    const BoundLane bound(lane_, block, recording);
+    const BoundLane bound(*lane_, block, recording);
     issue();
   }
   if (n_out > 0)
     check(cudaMemcpyAsync(pinned + n_in, device + n_in, n_out, cudaMemcpyDeviceToHost,
-                          lane_.handle()),
+                          lane_->handle()),
           "cudaMemcpyAsync");
 }
 
 void Repeats::record(Pass* pass, const HostBlock& block, const std::function<void()>& issue) {
   try {
-    Capture capture(lane_.handle());
+    Capture capture(lane_->handle());
     issue_once(block, issue, true);
     pass->graph.reset(capture.finish());
   } catch (const Error& error) {
@@ -91,22 +91,23 @@ void Repeats::run(const std::vector<uint64_t>& key, const HostBlock& block,
                   const std::function<void()>& issue) {
   BARKRT_CHECK(block.input_bytes > 0 && block.input_bytes <= block.bytes);
   if (block.bytes > Lane::kBlockBytes) return issue();
-  const LaneUse use(device_, lane_);
+  if (!lane_) lane_ = &device_.next_step_lane();
+  const LaneUse use(device_, *lane_);
   // What the thread has issued in its own lane comes first.
-  device_.lane_of_thread().order_before(lane_.handle());
-  std::memcpy(lane_.pinned_block(), block.data, static_cast<size_t>(block.input_bytes));
+  device_.lane_of_thread().order_before(lane_->handle());
+  std::memcpy(lane_->pinned_block(), block.data, static_cast<size_t>(block.input_bytes));
 
   Pass* const pass = find(key);
   if (pass->last_run > 0 && !pass->graph && !pass->is_refused) record(pass, block, issue);
   if (pass->graph) {
-    check(cudaGraphLaunch(pass->graph.get(), lane_.handle()), "cudaGraphLaunch");
+    check(cudaGraphLaunch(pass->graph.get(), lane_->handle()), "cudaGraphLaunch");
     ++n_played_;
   } else {
     issue_once(block, issue, false);
   }
   pass->last_run = ++n_runs_;
-  lane_.wait();
-  std::memcpy(block.data + block.input_bytes, lane_.pinned_block() + block.input_bytes,
+  lane_->wait();
+  std::memcpy(block.data + block.input_bytes, lane_->pinned_block() + block.input_bytes,
               static_cast<size_t>(block.bytes - block.input_bytes));
 }
 

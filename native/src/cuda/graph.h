@@ -22,7 +22,7 @@ class Repeats {
   // device, beside what accounts count.
   static constexpr size_t kMostPasses = 64;
 
-  explicit Repeats(Device& device) : device_(device), lane_(device.next_step_lane()) {}
+  explicit Repeats(Device& device) : device_(device) {}
   Repeats(const Repeats&) = delete;
   ~Repeats();
 
@@ -47,7 +47,7 @@ class Repeats {
   void issue_once(const HostBlock& block, const std::function<void()>& issue, bool recording);
 
   Device& device_;
-  Lane& lane_;  // whose addresses the graphs have
+  Lane* lane_ = nullptr;  // since the first run; the graphs have its addresses
   std::map<std::vector<uint64_t>, Pass> passes_;
   uint64_t n_runs_ = 0;
   int64_t n_played_ = 0;
