@@ -2,10 +2,13 @@
 // recorded passes, and the loss of a device. On emulated devices.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <functional>
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "cuda/common.cuh"

@@ -1,11 +1,14 @@
 // cuda_model_test.cc: models on emulated CUDA devices, from the load to the loss of the device.
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <cmath>
 #include <functional>
+#include <limits>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "barkrt.h"
 #include "cuda/device.h"
 #include "decode.h"
 #include "emulation.h"
@@ -72,6 +75,43 @@ TEST(CudaModel, SpeaksAsOnTheCpu) {
   ASSERT_EQ(out.pcm.size(), expected.pcm.size());
   ASSERT_GT(out.pcm.size(), 0u);
   for (size_t i = 0; i < out.pcm.size(); ++i) ASSERT_NEAR(out.pcm[i], expected.pcm[i], 1e-4) << i;
+}
+
+TEST(CudaModel, IsReachedThroughTheAbi) {
+  const Image image = image_of(small_config());
+  barkrt_device device{};
+  device.struct_size = sizeof device;
+  barkrt_error error{};
+  ASSERT_EQ(barkrt_device_describe(kDevice, &device, &error), BARKRT_OK) << error.text;
+  EXPECT_STREQ(device.id, "cuda:0");
+  EXPECT_STREQ(device.kind, "cuda");
+  EXPECT_EQ(std::string(device.detail).rfind("UUID GPU-", 0), 0u) << device.detail;
+  barkrt_model_params params;
+  barkrt_model_params_init(&params);
+  params.device = kDevice, params.data = image.data(), params.data_bytes = image.bytes();
+  barkrt_memory estimate{}, need{}, live{};
+  ASSERT_EQ(barkrt_model_estimate(&params, nullptr, &estimate, &need, nullptr, 0, nullptr, &error),
+            BARKRT_OK)
+      << error.text;
+  barkrt_model* model = nullptr;
+  ASSERT_EQ(barkrt_model_load(&params, &model, &error), BARKRT_OK) << error.text;
+  barkrt_session* session = nullptr;
+  ASSERT_EQ(barkrt_session_new(model, nullptr, &session, &error), BARKRT_OK) << error.text;
+  ASSERT_EQ(barkrt_live(kDevice, &live, &error), BARKRT_OK);
+  EXPECT_EQ(live.total_bytes, estimate.total_bytes + need.total_bytes);
+  barkrt_request request;
+  ASSERT_EQ(barkrt_request_init(model, BARKRT_RULES_SUNO, &request, &error), BARKRT_OK);
+  request.text = "hello", request.text_bytes = 5, request.max_semantic_tokens = 8;
+  barkrt_stats stats{};
+  stats.struct_size = sizeof stats;
+  EXPECT_EQ(barkrt_synthesize(session, &request, nullptr, nullptr, &stats, &error), BARKRT_OK)
+      << error.text;
+  EXPECT_GT(stats.n_samples, 0);
+  barkrt_session_free(session);
+  barkrt_model_free(model);
+  EXPECT_EQ(barkrt_live_handles(), 0);
+  ASSERT_EQ(barkrt_live(kDevice, &live, &error), BARKRT_OK);
+  EXPECT_EQ(live.total_bytes, 0);
 }
 
 TEST(CudaModel, TakesOfTheDeviceWhatItsAccountCounts) {
