@@ -14,6 +14,7 @@ void require_aligned(const void* p, size_t align, const char* what, const Site& 
 }  // namespace
 
 void check_shared(const void* p, size_t bytes, size_t align, const char* what, const Site& site) {
+  const InEmulation here;
   require_aligned(p, align, what, site);
   const auto* at = static_cast<const std::byte*>(p);
   for (const SharedObject& object : current()->block->shared)
@@ -22,11 +23,10 @@ void check_shared(const void* p, size_t bytes, size_t align, const char* what, c
 }
 
 void check_global(const void* p, size_t bytes, size_t align, const char* what, const Site& site) {
+  const InEmulation here;
   require_aligned(p, align, what, site);
   if (allocation_of(p, bytes) == nullptr)
     fault(cudaErrorIllegalAddress, std::string(what) + " outside of device memory", site);
 }
-
-void atomic_access(const void*, size_t) {}
 
 }  // namespace emulation

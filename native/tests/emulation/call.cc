@@ -4,6 +4,7 @@
 
 #include "report.h"
 #include "runtime.h"
+#include "tracing.h"
 
 namespace emulation {
 namespace {
@@ -112,6 +113,7 @@ void report(const std::string& text) {
 
 std::vector<std::string> take_reports() {
   const std::lock_guard<std::recursive_mutex> lock(mutex());
+  report_again();
   return std::exchange(reports(), {});
 }
 

@@ -4,6 +4,7 @@
 
 #include "report.h"
 #include "runtime.h"
+#include "tracing.h"
 
 namespace emulation {
 namespace {
@@ -57,6 +58,7 @@ cudaError_t copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             const auto* t = static_cast<std::byte*>(to);
                             if (t < l && f < t + n) report("copy between places that overlap");
                             std::memmove(to, from, bytes);
+                            define_as(to, from, bytes);
                           }});
 }
 
@@ -66,10 +68,12 @@ cudaError_t fill(void* to, int value, size_t bytes, const std::shared_ptr<CUstre
   if (!on_device(to, bytes, "fill")) return cudaErrorInvalidValue;
   Device& device = *runtime().devices[static_cast<size_t>(stream->device)];
   return enqueue(stream, {Work::Kind::Set, nullptr, [=, &device] {
-                            if (on_device(to, bytes, "fill"))
-                              std::memset(to, value, bytes);
-                            else
+                            if (!on_device(to, bytes, "fill")) {
                               device.lost = cudaErrorIllegalAddress;
+                              return;
+                            }
+                            std::memset(to, value, bytes);
+                            define(to, bytes);
                           }});
 }
 

@@ -17,6 +17,9 @@ function(compile_for_emulation target)
   set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX)
   target_include_directories(${target} SYSTEM PRIVATE ${emulation}/include) # as CUDA's own are
   target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # unroll
+  if(BARKRT_TRACED) # the calls of tracing.cc; ThreadSanitizer's runtime is not linked
+    target_compile_options(${target} PRIVATE -fsanitize=thread -g --param tsan-instrument-func-entry-exit=0)
+  endif()
 endfunction()
 
 file(GLOB cuda_sources CONFIGURE_DEPENDS native/src/cuda/*.cu native/src/cuda/*.cc)

@@ -2,7 +2,9 @@
 
 #include <cstring>
 
+#include "races.h"
 #include "report.h"
+#include "tracing.h"
 
 __thread uint3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -17,6 +19,8 @@ constexpr size_t kStaticSharedBytes = 48 << 10;
 
 // Thrown through a kernel to end its threads.
 struct Stop {};
+
+uint32_t time_now = kHostTime;
 
 thread_local Thread* current_thread = nullptr;
 thread_local Grid* current_grid = nullptr;
@@ -58,10 +62,14 @@ SharedObject make_shared_object(const void* key, size_t bytes, size_t align) {
   SharedObject object;
   object.key = key;
   object.bytes = bytes;
-  void* data = nullptr;  // of its exact size, so that AddressSanitizer sees the end
-  if (posix_memalign(&data, align < 16 ? 16 : align, bytes) != 0) throw std::bad_alloc();
+  // Of its exact size, so that AddressSanitizer sees the end; where accesses are traced, which does
+  // not stop them, with room for a store beyond it.
+  const size_t room = bytes + (traced() ? 64 : 0);
+  void* data = nullptr;
+  if (posix_memalign(&data, align < 16 ? 16 : align, room) != 0) throw std::bad_alloc();
   object.data.reset(static_cast<std::byte*>(data));
   fill_undefined(object);
+  if (traced()) object.history.reset(new Cell[bytes]);
   return object;
 }
 
@@ -71,7 +79,11 @@ SharedObject make_shared_object(const void* key, size_t bytes, size_t align) {
 class Grid {
  public:
   Grid(const Call& call, const LaunchShape& shape, const DeviceLimits& limits)
-      : shape_(shape), limits_(limits), body_([this, &call] { run_thread(call); }) {}
+      : call_(call),
+        shape_(shape),
+        limits_(limits),
+        body_([this] { run_thread(); }),
+        begin_time_(later()) {}
 
   cudaError_t run() {
     const unsigned n_blocks = shape_.grid.x * shape_.grid.y * shape_.grid.z;
@@ -119,12 +131,13 @@ class Grid {
   };
 
  private:
-  void run_thread(const Call& call) {
+  void run_thread() {
     Thread& t = *current_thread;
     try {
-      if (error_ == cudaSuccess) call.run();
+      if (error_ == cudaSuccess) call_.run();
     } catch (const Stop&) {
     }
+    const InEmulation here;
     bool pending = false;
     for (const auto& group : t.groups) pending = pending || !group.empty();
     if (pending && error_ == cudaSuccess)
@@ -136,6 +149,10 @@ class Grid {
   void enter(Block& block, unsigned index) {
     const auto n = static_cast<int>(shape_.block.x * shape_.block.y * shape_.block.z);
     block.limits = &limits_;
+    block.number = index;
+    block.call = &call_;
+    block.begin_time = block.barrier_time = later();
+    block.grid_time = begin_time_;
     block.warps.resize(static_cast<size_t>((n + kWarpSize - 1) / kWarpSize));
     if (block.shared.empty() && shape_.dynamic_bytes > 0)
       block.shared.push_back(make_shared_object(nullptr, shape_.dynamic_bytes, 16));
@@ -211,7 +228,7 @@ class Grid {
       if (!all_at_one_place(block)) return false;
       if (block.threads[0]->wait == Wait::Grid) return shape_.cooperative;
       if (block.threads[0]->wait != Wait::Block) return false;
-      ++block.epoch;
+      block.barrier_time = later();
       for (const auto& t : block.threads) t->wait = Wait::Nothing;
     }
   }
@@ -234,8 +251,9 @@ class Grid {
       stuck(all);
       return false;
     }
+    const uint32_t time = later();
     for (Block& block : blocks) {
-      ++block.epoch;
+      block.grid_time = block.barrier_time = time;
       for (const auto& t : block.threads) t->wait = Wait::Nothing;
     }
     return true;
@@ -260,17 +278,24 @@ class Grid {
     fail(cudaErrorLaunchFailure, "divergence: " + state_of(*waiting) + ", but " + why);
   }
 
+  const Call& call_;
   const LaunchShape shape_;
   const DeviceLimits limits_;
   const std::function<void()> body_;
+  const uint32_t begin_time_;
   cudaError_t error_ = cudaSuccess;
 };
+
+uint32_t now() { return time_now; }
+uint32_t later() { return ++time_now; }
 
 Thread* current() { return current_thread; }
 
 cudaError_t run_launch(const Call& call, const LaunchShape& shape, const DeviceLimits& limits) {
   return Grid(call, shape, limits).run();
 }
+
+std::string where() { return current_thread != nullptr ? ", " + name_of(*current_thread) : ""; }
 
 void fault(cudaError_t error, const std::string& text, const Site& site) {
   current_grid->fail(error, name_of(*current_thread) + " at " + text_of(site) + ": " + text);
@@ -281,11 +306,18 @@ void fault(cudaError_t error, const std::string& text, const Site& site) {
 
 int lane() { return current_thread->lane; }
 
-void block_barrier(const Site& site) { current_grid->wait(Wait::Block, "__syncthreads", site); }
-void grid_barrier(const Site& site) { current_grid->wait(Wait::Grid, "grid.sync", site); }
+void block_barrier(const Site& site) {
+  const InEmulation here;
+  current_grid->wait(Wait::Block, "__syncthreads", site);
+}
+void grid_barrier(const Site& site) {
+  const InEmulation here;
+  current_grid->wait(Wait::Grid, "grid.sync", site);
+}
 
 const void* exchange_bytes(const void* mine, size_t bytes, size_t stride, uint32_t mask,
                            const char* what, const Site& site) {
+  const InEmulation here;
   Thread& t = *current_thread;
   Warp& warp = warp_of(t);
   if (mask != 0xffffffffu)
@@ -310,7 +342,7 @@ const void* exchange_bytes(const void* mine, size_t bytes, size_t stride, uint32
     t.block->threads[static_cast<size_t>(i)]->wait = Wait::Nothing;
   warp.n_waiting = 0;
   warp.phase ^= 1;
-  if (std::strcmp(what, "__syncwarp") == 0) ++warp.epoch;
+  if (std::strcmp(what, "__syncwarp") == 0) warp.barrier_time = later();
   return values;
 }
 
@@ -320,6 +352,7 @@ void warp_barrier(uint32_t mask, const Site& site) {
 }
 
 void* block_shared(const void* key, size_t bytes, size_t align) {
+  const InEmulation here;
   Block& block = *current_thread->block;
   for (const SharedObject& object : block.shared)
     if (object.key == key) return object.data.get();
@@ -340,12 +373,14 @@ void* block_shared(const void* key, size_t bytes, size_t align) {
 }
 
 void* block_dynamic_shared() {
+  const InEmulation here;
   for (const SharedObject& object : current_thread->block->shared)
     if (object.key == nullptr) return object.data.get();
   fault(cudaErrorLaunchFailure, "dynamic shared memory in a launch without any", {});
 }
 
 void require_capability(int major, int minor, const char* what, const Site& site) {
+  const InEmulation here;
   const DeviceLimits& has = *current_thread->block->limits;
   if (has.major > major || (has.major == major && has.minor >= minor)) return;
   fault(cudaErrorIllegalInstruction,
@@ -354,21 +389,27 @@ void require_capability(int major, int minor, const char* what, const Site& site
         site);
 }
 
-void trap(const Site& site) { fault(cudaErrorLaunchFailure, "__trap", site); }
+void trap(const Site& site) {
+  const InEmulation here;
+  fault(cudaErrorLaunchFailure, "__trap", site);
+}
 
 void push_copy(void* shared, const void* global, size_t bytes) {
+  const InEmulation here;
   auto& groups = current_thread->groups;
   if (groups.empty()) groups.emplace_back();
   groups.back().push_back({shared, global, bytes});
 }
 
 void commit_copies() {
+  const InEmulation here;
   auto& groups = current_thread->groups;
   if (groups.empty()) groups.emplace_back();
   groups.emplace_back();
 }
 
 bool next_copy(int keep, Copy* copy) {
+  const InEmulation here;
   auto& groups = current_thread->groups;
   // The last group is open: not one of those that are waited for.
   while (groups.size() > static_cast<size_t>(keep) + 1) {

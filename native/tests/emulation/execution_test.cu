@@ -108,7 +108,7 @@ __global__ void tile(float* d, const T* a, const T* b) {
   BARKRT_SHARED(Tile, sb);
   const int lane = static_cast<int>(threadIdx.x);
   copy_async_16(&sa[lane * 8], &a[lane * 8], true);
-  copy_async_16(&sb[lane / 2 * 8], &b[lane / 2 * 8], true);
+  if (lane < 16) copy_async_16(&sb[lane * 8], &b[lane * 8], true);
   copy_async_commit();
   copy_async_wait<0>();
   __syncthreads();

@@ -4,11 +4,15 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <string>
 #include <vector>
 
 #include "emulation.h"
 
 namespace emulation {
+
+using Floats = std::vector<float>;
 
 inline void expect(cudaError_t error) { EXPECT_EQ(error, cudaSuccess) << cudaGetErrorName(error); }
 

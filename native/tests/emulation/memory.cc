@@ -6,6 +6,7 @@
 #include <new>
 
 #include "runtime.h"
+#include "tracing.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -44,12 +45,14 @@ void open_arena(Device& device) {
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();
   device.arena = static_cast<std::byte*>(p);
+  open_history(device);
 }
 
 void close_arena(Device& device) {
   for (const auto& [p, allocation] : device.live)
     ASAN_UNPOISON_MEMORY_REGION(p, round_up(allocation.bytes, kAlign) + kGap);
   munmap(device.arena, kArenaBytes);
+  close_history(device);
 }
 
 Device* device_of(const void* p) {
@@ -76,6 +79,7 @@ void* place(Device& device, size_t bytes, cudaMemPool_t pool) {
   ASAN_UNPOISON_MEMORY_REGION(p, bytes);
   std::memset(p, 0xff, bytes);
   ASAN_POISON_MEMORY_REGION(p + bytes, whole - bytes);
+  forget(p, bytes);
   device.live[p] = {bytes, pool, false};
   ++device.counters.allocations;
   return p;

@@ -82,6 +82,7 @@ struct Device {
   DeviceConfig config;
   size_t used = 0;  // cudaMalloc and what pools have reserved
   std::byte* arena = nullptr;
+  void* history = nullptr;  // of its accesses, where they are traced
   size_t cursor = 0;
   std::map<const std::byte*, Allocation> live;
   cudaError_t lost = cudaSuccess;
@@ -110,7 +111,7 @@ struct Runtime {
 Runtime& runtime();
 
 // --- memory.cc ---
-constexpr size_t kArenaBytes = size_t{64} << 30;
+constexpr size_t kArenaBytes = size_t{16} << 30;
 void open_arena(Device& device);
 void close_arena(Device& device);
 // The device whose memory p is in, or might be; nullptr for the host's.
