@@ -37,8 +37,9 @@ function draw(node, pool) {
   const whole = pool.budget_bytes || taken || 1;
   const chip = node.querySelector(".chip");
   setText(node.querySelector("h3"), pool.pool);
-  setText(chip, pressures[pool.pressure] ?? pool.pressure);
-  chip.dataset.state = pool.pressure;
+  const lost = pool.state === "lost";
+  setText(chip, lost ? "lost" : (pressures[pool.pressure] ?? pool.pressure));
+  chip.dataset.state = lost ? "critical" : pool.pressure;
   for (const [name] of parts) {
     node.querySelector(`.bar [data-part=${name}]`).style.width = `${(100 * pool[`${name}_bytes`]) / whole}%`;
     setText(node.querySelector(`.legend [data-part=${name}] .number`), bytes(pool[`${name}_bytes`]));
@@ -47,6 +48,7 @@ function draw(node, pool) {
   node.querySelector(".bar").setAttribute("aria-label",
     pool.budget_bytes ? `${pool.pool}: ${Math.round((100 * taken) / whole)} % of the budget is taken` : `${pool.pool}: ${bytes(taken)} are taken, without a budget`);
   const hint = node.querySelector(".hint");
-  setText(hint, pool.refusing ? `Takes no loads: ${pool.refusing}` : "");
-  hint.hidden = !pool.refusing;
+  const why = lost ? `Not used again before the server is started again: ${pool.lost}` : pool.refusing ? `Takes no loads: ${pool.refusing}` : "";
+  setText(hint, why);
+  hint.hidden = !why;
 }

@@ -67,6 +67,7 @@ function fill(card, e) {
   chip.dataset.state = e.state;
   describe(card.querySelector("dl"), e.state === "absent" ? [] : [
     ["memory", bytes(e.bytes)],
+    ["device", e.device || null],
     ["loaded", e.state === "loading" || e.state === "reserving" ? `${bytes(e.done_bytes ?? 0)} so far` : `${seconds(e.age_s)} ago, took ${seconds(e.load_took_s)}`],
     ["idle for", e.leases === 0 && e.idle_s > 0 ? seconds(e.idle_s) : null],
     ["leaves", e.pinned ? "never, it is pinned" : e.expires_s == null ? e.leases === 0 && "when its room is needed" : `in ${seconds(e.expires_s)}`],
