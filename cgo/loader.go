@@ -19,6 +19,7 @@ type loader struct {
 	pool    *Pool
 	resolve Resolver
 	opts    LoadOptions
+	session SessionOptions
 	timeout time.Duration // of a load; 0 is none
 }
 
@@ -46,7 +47,7 @@ func (l *loader) estimate(_ context.Context, id string) ([]cache.Footprint, erro
 			places = append(places, cache.Footprint{Home: device, Rank: l.pool.placement.rank(device)})
 			continue
 		}
-		estimate, err := l.runtime.Estimate(src, l.on(device), SessionOptions{})
+		estimate, err := l.runtime.Estimate(src, l.on(device), l.session)
 		if err != nil {
 			if err = l.pool.judge(device, err); failed == nil {
 				failed = err
@@ -98,7 +99,7 @@ func (l *loader) load(ctx context.Context, id string, device int, progress func(
 		}
 		return nil, l.pool.judge(device, err)
 	}
-	estimate, err := l.runtime.Estimate(src, opts, SessionOptions{})
+	estimate, err := l.runtime.Estimate(src, opts, l.session)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("size of a session: %w", l.pool.judge(device, err)), model.Close())
 	}

@@ -26,6 +26,8 @@ type PoolOptions struct {
 	Devices []int
 	// ModelDevices are the same for single models.
 	ModelDevices map[string][]int
+	// Session is what room is kept for: that of the sessions that are asked for.
+	Session SessionOptions
 	// Budgets in bytes by device index; 0 or missing: no limit. Budget 0 is host memory.
 	Budgets []int64
 	// KeepAlive is how long an idle model stays, cache.Forever or cache.AtOnce; 0 is cache.Forever.
@@ -55,6 +57,7 @@ type Pool struct {
 	devices   []Device
 	placement placement
 	lost      [cache.MaxPools]atomic.Bool
+	session   SessionOptions
 	maxWait   time.Duration
 	asked     func(id string, how cache.Outcome)
 	told      func(Loss)
@@ -79,8 +82,8 @@ func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
 	if opts.Lost == nil {
 		opts.Lost = func(Loss) {}
 	}
-	p := &Pool{runtime: rt, devices: devices, placement: placement, maxWait: opts.MaxWait, asked: opts.Asked, told: opts.Lost}
-	l := &loader{runtime: rt, pool: p, resolve: resolve, opts: opts.Load, timeout: opts.LoadTimeout}
+	p := &Pool{runtime: rt, devices: devices, placement: placement, session: opts.Session, maxWait: opts.MaxWait, asked: opts.Asked, told: opts.Lost}
+	l := &loader{runtime: rt, pool: p, resolve: resolve, opts: opts.Load, session: opts.Session, timeout: opts.LoadTimeout}
 	var pools []cache.Pool
 	for i, d := range devices {
 		pool := cache.Pool{Name: d.ID}
@@ -135,13 +138,11 @@ func (l *ModelLease) Revoked() <-chan struct{} { return l.lease.Revoked() }
 func (l *ModelLease) Release() { l.lease.Release() }
 
 // NewSession makes a session of the leased model when the ledger has room for it; it waits for that until ctx ends.
-// An f32 key-value cache takes the room of two sessions.
+// One whose key-value cache is wider than the pool's takes the room of two or four.
 func (l *ModelLease) NewSession(ctx context.Context, opts SessionOptions) (Session, error) {
 	s := &leasedSession{lease: l.lease, pool: l.pool}
-	rooms := 1
-	if opts.KV == KVF32 {
-		rooms = 2
-	}
+	width := map[KVType]int{KVI8: 1, KVF16: 2, KVF32: 4}
+	rooms := max(1, width[opts.KV]/max(1, width[l.pool.session.KV]))
 	for ; s.rooms < rooms; s.rooms++ {
 		if err := l.lease.EnterSession(ctx); err != nil {
 			s.leave()

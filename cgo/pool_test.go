@@ -50,6 +50,25 @@ func TestPoolCountsTheModelsOwnMemory(t *testing.T) {
 	assert.Zero(t, booked(pool))
 }
 
+func TestRoomIsKeptForTheTypeOfTheCache(t *testing.T) {
+	for usual, usually := range cgo.KVTypes {
+		for asked, kv := range cgo.KVTypes {
+			pool := newPool(t, cgo.PoolOptions{Session: cgo.SessionOptions{KV: usually}})
+			lease, err := pool.Acquire(t.Context(), "suno/bark", cache.Ask{})
+			require.NoError(t, err)
+			session, err := lease.NewSession(t.Context(), cgo.SessionOptions{KV: kv})
+			require.NoError(t, err)
+			room := booked(pool) - lease.Model().Memory().TotalBytes
+			if kv == usually {
+				assert.Equal(t, session.Memory().TotalBytes, room, usual)
+			}
+			assert.GreaterOrEqual(t, room, session.Memory().TotalBytes, "%s where %s is usual", asked, usual)
+			require.NoError(t, session.Close())
+			lease.Release()
+		}
+	}
+}
+
 func TestUnknownModelIsNotFound(t *testing.T) {
 	pool := newPool(t, cgo.PoolOptions{MaxModels: 1})
 	_, err := pool.Acquire(t.Context(), "nobody/nothing", cache.Ask{})

@@ -63,7 +63,11 @@ type KVType int32
 const (
 	KVF16 KVType = 0
 	KVF32 KVType = 1 // for parity with the reference implementations
+	KVI8  KVType = 2 // ErrUnsupported on devices that have none
 )
+
+// KVTypes are the types by the names that settings and options have for them.
+var KVTypes = map[string]KVType{"f16": KVF16, "f32": KVF32, "i8": KVI8}
 
 // SessionOptions choose a session's memory. The zero value is the default.
 type SessionOptions struct{ KV KVType }

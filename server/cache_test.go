@@ -68,7 +68,7 @@ func TestDefaultsAreThoseOfTheContract(t *testing.T) {
 	got := barkd(t, nil, "", "serve", "--help")
 	assert.Zero(t, got.code)
 	for name, value := range map[string]string{"MAX_CACHED_MODELS": "3", "MEMORY_THRESHOLD_GB": "12.0", "CACHE_WARMUP_ENABLED": "true",
-		"GC_INTERVAL_SECONDS": "300", "MEMORY_CHECK_INTERVAL": "60", "KEEP_ALIVE": "-1"} {
+		"GC_INTERVAL_SECONDS": "300", "MEMORY_CHECK_INTERVAL": "60", "KEEP_ALIVE": "-1", "KV_TYPE": "f16"} {
 		flag := "--" + strings.ReplaceAll(strings.ToLower(name), "_", "-") + "=" + value
 		assert.Contains(t, got.out, flag)
 		assert.Contains(t, got.out, "$"+name)
@@ -92,11 +92,11 @@ func (c *serveCommand) withDefaults(t *testing.T) (serverConfig, error) {
 
 func TestBadCacheSettingsAreNamedAllAtOnce(t *testing.T) {
 	got := barkd(t, map[string]string{"MAX_CACHED_MODELS": "none", "MEMORY_THRESHOLD_GB": "-1", "CACHE_WARMUP_ENABLED": "perhaps",
-		"GC_INTERVAL_SECONDS": "0", "MEMORY_CHECK_INTERVAL": "1.5", "KEEP_ALIVE": "soon", "CACHE_BUDGET": "cpu=lots",
+		"GC_INTERVAL_SECONDS": "0", "MEMORY_CHECK_INTERVAL": "1.5", "KEEP_ALIVE": "soon", "KV_TYPE": "i4", "CACHE_BUDGET": "cpu=lots",
 		"MAX_VOICES": "-1", "VOICES_BUDGET": "huge", "READY_TIMEOUT_SECONDS": "-1", "MODEL_WAIT_SECONDS": "0", "LOAD_TIMEOUT_SECONDS": "x", "ADMIN_ADDR": "nowhere", "AGENT_ADDR": "8002"}, "", "serve")
 	assert.Equal(t, exitUsage, got.code)
 	for _, name := range []string{"MAX_CACHED_MODELS", "MEMORY_THRESHOLD_GB", "CACHE_WARMUP_ENABLED", "GC_INTERVAL_SECONDS",
-		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR", "AGENT_ADDR", "MAX_VOICES", "VOICES_BUDGET"} {
+		"MEMORY_CHECK_INTERVAL", "KEEP_ALIVE", "KV_TYPE", "CACHE_BUDGET", "READY_TIMEOUT_SECONDS", "MODEL_WAIT_SECONDS", "LOAD_TIMEOUT_SECONDS", "ADMIN_ADDR", "AGENT_ADDR", "MAX_VOICES", "VOICES_BUDGET"} {
 		assert.Contains(t, got.err, name)
 	}
 }

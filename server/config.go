@@ -15,6 +15,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/rs/zerolog"
 
+	"barkd/cgo"
 	"barkd/cgo/mock"
 	"barkd/server/api"
 	"barkd/server/speech"
@@ -48,6 +49,7 @@ type cacheConfig struct {
 	devices       []string         // where models may be; none is all
 	modelDevices  map[string][]string
 	keepAlive     time.Duration
+	kv            cgo.KVType // of the sessions
 	maxWait       time.Duration
 	loadTimeout   time.Duration
 	pins          []string
@@ -219,6 +221,7 @@ func (f cacheFlags) read(s *settings) cacheConfig {
 		modelDevices:  s.modelDevices("MODEL_DEVICES", f.ModelDevices),
 		audioBytes:    s.bytes("AUDIO_CACHE_BYTES", f.AudioCacheBytes),
 		keepAlive:     s.keepAlive("KEEP_ALIVE", f.KeepAlive),
+		kv:            cgo.KVTypes[s.oneOf("KV_TYPE", f.KVType, "f16", "i8", "f32")],
 		maxWait:       s.seconds("MODEL_WAIT_SECONDS", f.ModelWaitSeconds, 1),
 		loadTimeout:   s.seconds("LOAD_TIMEOUT_SECONDS", f.LoadTimeoutSeconds, 1),
 		pins:          splitList(f.PinnedModels),

@@ -80,6 +80,7 @@ func (h *house) newPool(demand []cache.Demand) (*cgo.Pool, error) {
 		MaxModels:   h.cfg.cache.maxModels,
 		Load:        cgo.LoadOptions{Threads: h.cfg.runtime.threads},
 		Budgets:     budgets,
+		Session:     cgo.SessionOptions{KV: h.cfg.cache.kv},
 		KeepAlive:   h.cfg.cache.keepAlive,
 		MaxWait:     h.cfg.cache.maxWait,
 		LoadTimeout: h.cfg.cache.loadTimeout,

@@ -66,6 +66,7 @@ type cacheFlags struct {
 	ModelDevices        string `var:"MODEL_DEVICES" placeholder:"ID=DEVICE,ID=DEVICE" help:"Where single models may be: suno/bark=cuda:1, or with a second choice suno/bark=cuda:1|cpu."`
 	AudioCacheBytes     string `var:"AUDIO_CACHE_BYTES" default:"64MB" placeholder:"64MB" help:"Most bytes of finished speech to keep for requests that ask for the same with the same seed; 0 keeps none."`
 	KeepAlive           string `var:"KEEP_ALIVE" live:"" default:"-1" placeholder:"-1" help:"How long an idle model stays: 5m, 300; -1 for ever, 0 not at all."`
+	KVType              string `name:"kv-type" var:"KV_TYPE" default:"f16" placeholder:"f16" help:"Type of the sessions' key-value cache: f16, i8 (half the memory, less exact; CPU) or f32."`
 	PinnedModels        string `var:"PINNED_MODELS" placeholder:"ID,ID" help:"Models that are never evicted; they are loaded first."`
 	CacheWarmupEnabled  string `var:"CACHE_WARMUP_ENABLED" default:"true" placeholder:"true" help:"Load models at start, in the background."`
 	WarmupModels        string `var:"WARMUP_MODELS" default:"suno/bark-small,suno/bark" placeholder:"ID,ID" help:"Which; those not on this machine are skipped. auto: those that were asked for most."`
@@ -127,7 +128,7 @@ func (c *serveCommand) Run(ctx context.Context, io stdio, env environ, parsed *k
 	options := api.Options{
 		Speaker: h.speaker, Audio: h.speaker.Audio(), Digest: h.digests.Digest, KnownDigest: h.digests.Known, Build: build(h.pool.Devices()),
 		Catalogue: b.catalogue, Cache: h.pool, Machine: h.machine, Warmup: h.warmup, Metrics: h.metrics,
-		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel,
+		Log: log, Version: version, Backend: b.name, DefaultModel: c.DefaultModel, KV: cfg.cache.kv,
 		ReadyPatience: cfg.cache.readyPatience, AdminApart: listeners.admin != nil, MaxBodyBytes: cfg.maxBody, CORSOrigins: cfg.origins, Rules: cfg.rules,
 		OpenAPI: openAPI, Tracer: traces.Tracer(), Voices: made, GenerationBytes: cfg.voices.generationsBytes,
 	}

@@ -36,7 +36,7 @@ type synthCommand struct {
 	Greedy              bool     `xor:"semantic,coarse,fine" help:"Always take the likeliest token: temperature 0 in all stages."`
 	Seed                *uint64  `help:"Of the random stream; without it one is drawn and shown."`
 	Rules               string   `enum:"suno,hf" default:"suno" help:"suno, or hf to follow transformers: the text is then neither cut nor normalised."`
-	KV                  string   `name:"kv" enum:"f16,f32" default:"f16" help:"Type of the key-value cache; f32 for comparing with the reference implementations."`
+	KV                  string   `name:"kv" enum:"f16,f32,i8" default:"f16" help:"Type of the key-value cache; f32 for comparing with the reference implementations, i8 for less memory."`
 	Latency             string   `enum:"normal,low" default:"normal" help:"low: the fine stage in chunks of a second, to hear how the server's low latency sounds."`
 	MaxTokens           int      `help:"Most semantic tokens of each piece, about 50 a second; 0 is the model's own limit."`
 	SaveVoice           string   `help:"Write the run's semantic, coarse and fine tokens to this .npz; of a text in several pieces, those of the first, whose voice the others have."`
@@ -105,7 +105,7 @@ func (c *synthCommand) request(stdin io.Reader, env environ) (speech.Request, er
 	req := speech.Request{
 		Model: c.Model, Text: c.Text, Seed: c.Seed, MaxSemanticTokens: c.MaxTokens,
 		Rules: map[string]cgo.Rules{"suno": cgo.RulesSuno, "hf": cgo.RulesHF}[c.Rules],
-		KV:    map[string]cgo.KVType{"f16": cgo.KVF16, "f32": cgo.KVF32}[c.KV],
+		KV:    cgo.KVTypes[c.KV],
 		Sampling: speech.SamplingChoice{
 			Semantic: c.TemperatureSemantic, Coarse: c.TemperatureCoarse, Fine: c.TemperatureFine,
 			TopK: c.TopK, TopP: c.TopP, MinEOSP: c.MinEOSP,

@@ -34,6 +34,7 @@ const (
 	codebookSize   = 1024
 	voiceCodes     = 5000 // of a carried voice, all codebooks
 	f32, f16, i32  = 4, 2, 4
+	i8             = 1
 )
 
 // shapes are the two published models, the embedded default, and one larger than any, so that a cache sees sizes
@@ -119,10 +120,7 @@ func (s shape) components() []cgo.Component {
 }
 
 func (s shape) sessionMemory(kv cgo.KVType) cgo.Memory {
-	width := int64(f16)
-	if kv == cgo.KVF32 {
-		width = f32
-	}
+	width := map[cgo.KVType]int64{cgo.KVF16: f16, cgo.KVF32: f32, cgo.KVI8: i8}[kv]
 	row := 9*s.nEmbd + s.fineVocab // residual, normed, qkv, feed-forward, logits
 	return sum(cgo.Memory{
 		KVBytes:          2 * s.nLayer * s.nEmbd * s.blockSize * width,

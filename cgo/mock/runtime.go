@@ -184,7 +184,7 @@ func (r *Runtime) open(src cgo.Source, opts cgo.LoadOptions) (shape, error) {
 }
 
 func checkKV(kv cgo.KVType) error {
-	if kv != cgo.KVF16 && kv != cgo.KVF32 {
+	if kv != cgo.KVF16 && kv != cgo.KVF32 && kv != cgo.KVI8 {
 		return fmt.Errorf("%w: key-value cache type %d", cgo.ErrInvalidArgument, kv)
 	}
 	return nil

@@ -45,7 +45,7 @@ func modelDescribesItself(t *testing.T, s Subject) {
 }
 
 func estimateEqualsWhatIsTaken(t *testing.T, s Subject) {
-	for _, kv := range []cgo.KVType{cgo.KVF16, cgo.KVF32} {
+	for _, kv := range []cgo.KVType{cgo.KVF16, cgo.KVF32, cgo.KVI8} {
 		opts := cgo.SessionOptions{KV: kv}
 		estimate, err := s.Runtime.Estimate(s.Source, cgo.LoadOptions{}, opts)
 		require.NoError(t, err)

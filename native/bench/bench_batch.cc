@@ -1,7 +1,7 @@
 // bench_batch.cc: requests side by side: tokens per second of decode steps that 1, 4 and 16
 // requests share, and whole generations at once beside one after the other. Usage: bench_batch
 // MODEL.gguf [threads] [semantic tokens] [requests ...]; one JSON object per number of requests
-// goes to the file named by --json=FILE, if given.
+// goes to the file named by --json=FILE, if given. --kv=i8 takes a cache of 8 bits.
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -120,17 +120,17 @@ Whole whole(const Sessions& sessions, int64_t n_semantic) {
 }
 
 void bench(const std::string& path, int threads, int64_t n_semantic,
-           const std::vector<size_t>& counts, const char* json) {
+           const std::vector<size_t>& counts, DType kv, const char* json) {
   const auto model = Model::load(Gguf::open(path), 0, threads, {});
   std::FILE* file = json ? std::fopen(json, "a") : nullptr;
   if (json && !file) fail(Status::NotFound, "cannot write %s", json);
-  std::printf("%s, %d threads, %lld semantic tokens\n", path.c_str(), threads,
-              static_cast<long long>(n_semantic));
+  std::printf("%s, %d threads, %lld semantic tokens, cache of %s\n", path.c_str(), threads,
+              static_cast<long long>(n_semantic), dtype_name(kv));
   std::printf("%9s %20s %18s %12s %20s\n", "requests", "semantic tokens/s", "coarse tokens/s",
               "whole", "audio per second");
   for (const size_t n : counts) {
     Sessions sessions;
-    for (size_t i = 0; i < n; ++i) sessions.push_back(std::make_unique<Session>(model, DType::F16));
+    for (size_t i = 0; i < n; ++i) sessions.push_back(std::make_unique<Session>(model, kv));
     const double semantic = decode_rate(sessions, Stage::Semantic, n_semantic);
     const double coarse = decode_rate(sessions, Stage::Coarse, n_semantic);
     const Whole w = whole(sessions, n_semantic);
@@ -139,10 +139,10 @@ void bench(const std::string& path, int threads, int64_t n_semantic,
     std::fflush(stdout);
     if (file)
       std::fprintf(file,
-                   "{\"model\":\"%s\",\"threads\":%d,\"requests\":%zu,"
+                   "{\"model\":\"%s\",\"threads\":%d,\"kv\":\"%s\",\"requests\":%zu,"
                    "\"semantic_tokens_per_s\":%.4g,\"coarse_tokens_per_s\":%.4g,"
                    "\"audio_s\":%.4g,\"seconds\":%.4g}\n",
-                   path.c_str(), threads, n, semantic, coarse, w.audio, w.seconds);
+                   path.c_str(), threads, dtype_name(kv), n, semantic, coarse, w.audio, w.seconds);
   }
   if (file) std::fclose(file);
 }
@@ -153,9 +153,12 @@ void bench(const std::string& path, int threads, int64_t n_semantic,
 int main(int argc, char** argv) {
   std::vector<const char*> arguments;
   const char* json = nullptr;
+  barkrt::DType kv = barkrt::DType::F16;
   for (int i = 1; i < argc; ++i) {
     if (std::strncmp(argv[i], "--json=", 7) == 0)
       json = argv[i] + 7;
+    else if (std::strcmp(argv[i], "--kv=i8") == 0)
+      kv = barkrt::DType::I8;
     else
       arguments.push_back(argv[i]);
   }
@@ -172,7 +175,7 @@ int main(int argc, char** argv) {
   if (counts.empty()) counts = {1, 4, 16};
   try {
     barkrt::bench::bench(arguments[0], threads > 0 ? threads : barkrt::cpu_usable_cores(),
-                         n_semantic, counts, json);
+                         n_semantic, counts, kv, json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

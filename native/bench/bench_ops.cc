@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cpu/cpu_backend.h"
+#include "gpt.h"
 #include "roofs.h"
 
 namespace barkrt {
@@ -110,10 +111,9 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
   const int64_t n_embd = 768, n_head = 12, n_ctx = 1024;
   std::vector<float> qkv = noise(t * 3 * n_embd);
   std::vector<float> k = noise(n_ctx * n_embd), v = noise(n_ctx * n_embd);
-  if (type == DType::F16) {  // small halves
-    std::vector<uint16_t> halves(static_cast<size_t>(n_ctx * n_embd * 2), 0x2c00);
-    std::memcpy(k.data(), halves.data(), k.size() * 4);
-    std::memcpy(v.data(), halves.data(), v.size() * 4);
+  if (type != DType::F32) {  // small halves, and numbers of 8 bits with small scales
+    std::fill_n(reinterpret_cast<uint16_t*>(k.data()), 2 * k.size(), uint16_t{0x2c00});
+    std::fill_n(reinterpret_cast<uint16_t*>(v.data()), 2 * v.size(), uint16_t{0x2c00});
   }
   std::vector<float> out(static_cast<size_t>(t * n_embd));
   std::vector<int32_t> slot(static_cast<size_t>(t)), pos(static_cast<size_t>(t));
@@ -132,27 +132,38 @@ void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool c
   });
 }
 
-// A decode step of t sequences, each with its own cache; together larger than any cache of the
-// processor when there are many.
-void bench_batch_attention(const Bench& b, int64_t t, int64_t past) {
-  const int64_t n_embd = 768, n_head = 12, n_ctx = 1024;
+// Decode steps of t sequences, each with its own cache, one layer after the other: together larger
+// than any cache of the processor when there are many.
+void bench_batch_attention(const Bench& b, DType type, int64_t t, int64_t past) {
+  const int64_t n_embd = 768, n_head = 12, n_ctx = 1024, n_layer = 12;
+  const std::string name = std::string("attention ") + dtype_name(type) + " of " +
+                           std::to_string(t) + " sequences past=" + std::to_string(past);
+  if (name.find(b.filter) == std::string::npos) return;
   const std::vector<float> qkv = noise(t * 3 * n_embd);
-  std::vector<uint16_t> halves(static_cast<size_t>(2 * t * n_ctx * n_embd), 0x2c00);
-  std::vector<float> out(static_cast<size_t>(t * n_embd));
+  KvCache cache{nullptr, type, n_layer, n_ctx, n_embd, n_head};
+  MemoryAccount account;
+  std::vector<Buffer> buffers;
+  std::vector<KvCache> caches;
   std::vector<int32_t> slot, pos(static_cast<size_t>(t), static_cast<int32_t>(past));
-  std::vector<KvLayer> kv;
   for (int32_t i = 0; i < t; ++i) {
     slot.push_back(i);
-    uint16_t* const k = halves.data() + 2 * i * n_ctx * n_embd;
-    kv.push_back({k, k + n_ctx * n_embd, DType::F16, n_ctx, n_embd});
+    buffers.emplace_back(*b.backend, account, Category::Kv, cache.bytes());
+    cache.base = static_cast<std::byte*>(buffers.back().data());
+    std::memset(cache.base, 0x2c, static_cast<size_t>(cache.bytes()));
+    caches.push_back(cache);
   }
+  std::vector<float> out(static_cast<size_t>(t * n_embd));
+  std::vector<KvLayer> kv(caches.size());
   const double keys = static_cast<double>(t * (past + 1));
-  const double bytes = 4 * keys * static_cast<double>(n_embd);
-  b.report("attention f16 of " + std::to_string(t) + " sequences past=" + std::to_string(past),
-           2 * keys * static_cast<double>(n_embd), b.roofs.f32, bytes, bytes, [&] {
-             b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), kv.data(),
-                                  Rows{t, slot.data(), pos.data()}, n_head, true);
-           });
+  const double bytes = 2 * keys * static_cast<double>(n_embd * dtype_bytes(type)) +
+                       (type == DType::I8 ? 8 * keys * static_cast<double>(n_head) : 0);
+  int64_t layer = 0;
+  b.report(name, 2 * keys * static_cast<double>(n_embd), b.roofs.f32, bytes, bytes * n_layer, [&] {
+    for (size_t i = 0; i < kv.size(); ++i) kv[i] = caches[i].layer(layer);
+    layer = (layer + 1) % n_layer;
+    b.backend->attention(view(out.data(), t, n_embd), read(qkv, t, 3 * n_embd), kv.data(),
+                         Rows{t, slot.data(), pos.data()}, n_head, true);
+  });
 }
 
 void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
@@ -216,13 +227,13 @@ void run(const Bench& b) {
     bench_linear(b, type, 1024, 768, 3072);
     bench_linear(b, type, 1024, 3072, 768);
   }
-  for (const DType type : {DType::F16, DType::F32}) {
+  for (const DType type : {DType::F16, DType::F32, DType::I8}) {
     bench_attention(b, type, 1, 512, true);
     bench_attention(b, type, 1, 1000, true);
     bench_attention(b, type, 257, 0, true);
     bench_attention(b, type, 1024, 0, false);
   }
-  bench_batch_attention(b, 16, 512);
+  for (const DType type : {DType::F16, DType::I8}) bench_batch_attention(b, type, 16, 512);
   bench_attention(b, DType::BF16, 1024, 0, false);
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);

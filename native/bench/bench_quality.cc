@@ -258,17 +258,21 @@ void bench(const Settings& settings) {
     for (int i = 0; i < settings.n_texts; ++i)
       references.push_back(reference_of(session, kTexts[i], settings.max_tokens));
   }
-  std::printf("| %-22s | %-8s | %6s | %9s | %9s | %9s | %-20s | %-20s |\n", "weights, f16 cache",
+  std::printf("| %-22s | %-8s | %6s | %9s | %9s | %9s | %-20s | %-20s |\n", "weights, cache",
               "stage", "tokens", "top 1", "KL mean", "KL max", "greedy runs equal",
               "sampled runs equal");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (size_t i = 0; i < settings.files.size(); ++i) {
     const std::string& path = settings.files[i];
-    const Session session(i == 0 ? model : Model::load(Gguf::open(path), 0, 0, {}), DType::F16);
-    Quality quality[kStages];
-    for (const Reference& r : references) compare(session, r, settings.max_tokens, quality);
-    print(stem(path), quality);
-    if (json) write_json(json, name, stem(path), quality);
+    const auto other = i == 0 ? model : Model::load(Gguf::open(path), 0, 0, {});
+    for (const DType kv : {DType::F16, DType::I8}) {
+      const Session session(other, kv);
+      const std::string label = stem(path) + (kv == DType::I8 ? ", i8" : ", f16");
+      Quality quality[kStages];
+      for (const Reference& r : references) compare(session, r, settings.max_tokens, quality);
+      print(label, quality);
+      if (json) write_json(json, name, label, quality);
+    }
   }
   if (json) std::fclose(json);
 }

@@ -256,16 +256,23 @@ BARKRT_API void barkrt_voice_free(barkrt_voice* voice);
 
 typedef struct barkrt_session barkrt_session;
 
-typedef enum barkrt_kv_type { BARKRT_KV_F16 = 0, BARKRT_KV_F32 = 1 } barkrt_kv_type;
+/* F32 for parity with the references; I8 with a scale per head and position, a little over half of
+ * F16. */
+typedef enum barkrt_kv_type {
+  BARKRT_KV_F16 = 0,
+  BARKRT_KV_F32 = 1,
+  BARKRT_KV_I8 = 2
+} barkrt_kv_type;
 
 struct barkrt_session_params {
   uint32_t struct_size;
-  int32_t kv_type; /* a barkrt_kv_type; default F16. F32 for parity with the references */
+  int32_t kv_type; /* a barkrt_kv_type; default F16 */
 };
 
 BARKRT_API void barkrt_session_params_init(barkrt_session_params* params);
 /* Allocates everything a request will need; synthesize allocates nothing on the device. NULL
- * params: defaults. OUT_OF_MEMORY names the device and the bytes. Caller frees *out. */
+ * params: defaults. OUT_OF_MEMORY names the device and the bytes; UNSUPPORTED when the device has
+ * no cache of that type. Caller frees *out. */
 BARKRT_API int32_t barkrt_session_new(barkrt_model* model, const barkrt_session_params* params,
                                       barkrt_session** out, barkrt_error* err);
 BARKRT_API int32_t barkrt_session_memory(const barkrt_session* session, barkrt_memory* out,

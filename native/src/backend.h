@@ -31,16 +31,25 @@ struct Rows {
 };
 
 // Keys and values of one layer of one sequence: k and v are each (n_head, n_ctx, head_dim), so that
-// what one head reads lies in one stretch.
+// what one head reads lies in one stretch of kv_head_bytes().
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;
-  // F16 or F32. BF16 for calls that are not causal: their queries and weights may be rounded to
-  // bf16 too, and what lies in the layer is then in an order of the device's own.
+  // F16 or F32; I8 where has_kv_type() says so. BF16 for calls that are not causal: their queries
+  // and weights may be rounded to bf16 too, and what lies in the layer is then in an order of the
+  // device's own.
   DType type = DType::F16;
   int64_t n_ctx = 0;
   int64_t n_embd = 0;
 };
+
+// Bytes of one head's keys or values. I8: round(x / scale) with scale = max|x| / 127 of the head's
+// numbers at a position; behind the (n_ctx, head_dim) numbers, at a multiple of 64 bytes, lie the
+// (n_ctx) f32 scales.
+constexpr int64_t kv_head_bytes(DType type, int64_t n_ctx, int64_t head_dim) {
+  const int64_t numbers = n_ctx * head_dim * dtype_bytes(type);
+  return type == DType::I8 ? buffer_bytes(numbers) + buffer_bytes(n_ctx * 4) : numbers;
+}
 
 // What a product does beside the product, so that rows are not written and read once more.
 struct Fused {
@@ -76,6 +85,9 @@ class Backend {
   // this one has called synchronize(). `host` must stay mapped until release_weights.
   virtual const void* place_weights(const void* host, int64_t bytes) = 0;
   virtual void release_weights(const void* placed) noexcept = 0;
+
+  // Whether attention() takes a cache of this type. A session with another one is refused.
+  virtual bool has_kv_type(DType type) const { return type == DType::F16 || type == DType::F32; }
 
   // --- ops; T rows, C channels ---
   // out[t] = sum_s tables[s][ids[s * T + t]] (+ wpe[pos[t]]); a negative id adds nothing, a NULL

@@ -124,9 +124,15 @@ inline barkrt_model_params read_params(const barkrt_model_params* params) {
 inline DType read_kv_type(const barkrt_session_params* params) {
   barkrt_session_params p{sizeof p, BARKRT_KV_F16};
   if (params) p = read_struct(params, p, sizeof p, "params");
-  if (p.kv_type != BARKRT_KV_F16 && p.kv_type != BARKRT_KV_F32)
-    fail(Status::InvalidArgument, "kv_type %d is neither F16 (0) nor F32 (1)", p.kv_type);
-  return p.kv_type == BARKRT_KV_F32 ? DType::F32 : DType::F16;
+  switch (p.kv_type) {
+    case BARKRT_KV_F16:
+      return DType::F16;
+    case BARKRT_KV_F32:
+      return DType::F32;
+    case BARKRT_KV_I8:
+      return DType::I8;
+  }
+  fail(Status::InvalidArgument, "kv_type %d is none of F16 (0), F32 (1) and I8 (2)", p.kv_type);
 }
 
 inline barkrt_memory to_memory(const MemoryAccount& account) {

@@ -46,9 +46,12 @@ struct KvCache {
   int64_t n_layer = 0;      // 1 for a stage without a cache: all layers overwrite the same rows
   int64_t n_ctx = 0;
   int64_t n_embd = 0;
+  int64_t n_head = 0;
 
   // K or V of one layer.
-  int64_t half_bytes() const { return buffer_bytes(n_ctx * n_embd * dtype_bytes(type)); }
+  int64_t half_bytes() const {
+    return buffer_bytes(n_head * kv_head_bytes(type, n_ctx, n_embd / n_head));
+  }
   int64_t bytes() const { return 2 * n_layer * half_bytes(); }
   KvLayer layer(int64_t i) const;
 };

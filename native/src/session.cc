@@ -56,14 +56,15 @@ SessionMemory SessionMemory::plan(const Config& config, DType kv_type) {
   const FineConfig& f = config.fine;
   SessionMemory m;
   m.semantic.scratch = causal_scratch(s.gpt, s.max_input_length + 1);
-  m.semantic.kv = {nullptr, kv_type, s.gpt.n_layer, s.n_ctx(), s.gpt.n_embd};
+  m.semantic.kv = {nullptr, kv_type, s.gpt.n_layer, s.n_ctx(), s.gpt.n_embd, s.gpt.n_head};
   m.coarse.scratch = causal_scratch(c.gpt, c.max_prompt());
-  m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, c.n_ctx(), c.gpt.n_embd};
+  m.coarse.kv = {nullptr, kv_type, c.gpt.n_layer, c.n_ctx(), c.gpt.n_embd, c.gpt.n_head};
   m.fine.scratch =
       GptScratch::plan(f.gpt.n_embd, f.input_length, f.input_length, config.codebook_size);
   // Exact where the weights are, or where the caller wants exact caches.
   const bool exact = f.gpt.matrix_type == DType::F32 || kv_type == DType::F32;
-  m.fine.kv = {nullptr, exact ? DType::F32 : DType::BF16, 1, f.input_length, f.gpt.n_embd};
+  m.fine.kv = {nullptr,     exact ? DType::F32 : DType::BF16, 1, f.input_length, f.gpt.n_embd,
+               f.gpt.n_head};
   m.codec = CodecPlan::make(config.codec);
   return m;
 }
@@ -141,6 +142,9 @@ Session::Bytes Session::estimate(const Config& config, DType kv_type) {
 
 Session::Session(std::shared_ptr<const Model> model, DType kv_type)
     : model_(std::move(model)), memory_(SessionMemory::plan(model_->config(), kv_type)) {
+  if (!model_->backend().has_kv_type(kv_type))
+    fail(Status::Unsupported, "%s has no key-value cache of type %s; take F16 or F32",
+         model_->backend().device().c_str(), dtype_name(kv_type));
   kv_ = Buffer(model_->backend(), account_, Category::Kv, memory_.kv_bytes());
   activations_ =
       Buffer(model_->backend(), account_, Category::Activations, memory_.activation_bytes());

@@ -12,26 +12,39 @@ using namespace reference;
 class Attention : public EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(Attention);
 
-// One sequence's cache in either type, readable as doubles.
+// One sequence's cache in any type, readable as doubles.
 struct Cache {
   Cache(DType cache_type, int64_t n_ctx, int64_t n_embd, int64_t heads)
       : type(cache_type),
         n_head(heads),
-        k(static_cast<size_t>(n_ctx * n_embd * dtype_bytes(cache_type))),
+        k(static_cast<size_t>(heads * kv_head_bytes(cache_type, n_ctx, n_embd / heads))),
         v(k.size()),
         layer{k.data(), v.data(), cache_type, n_ctx, n_embd} {}
 
   double value(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
     const int64_t head_dim = layer.n_embd / n_head;
-    const int64_t row = c / head_dim * layer.n_ctx + pos;
-    const int64_t i = (row * head_dim + c % head_dim) * dtype_bytes(type);
+    const std::byte* head =
+        bytes.data() + c / head_dim * kv_head_bytes(type, layer.n_ctx, head_dim);
+    const std::byte* at = head + (pos * head_dim + c % head_dim) * dtype_bytes(type);
+    if (type == DType::I8)
+      return static_cast<double>(static_cast<int8_t>(*at)) * scale(bytes, pos, c);
     uint16_t half;
     float full;
-    std::memcpy(&half, bytes.data() + i, 2);
+    std::memcpy(&half, at, 2);
     if (type == DType::F16) return f16_value(half);
     if (type == DType::BF16) return bf16_value(half);
-    std::memcpy(&full, bytes.data() + i, 4);
+    std::memcpy(&full, at, 4);
     return static_cast<double>(full);
+  }
+  // Of a cache of 8 bits.
+  double scale(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
+    const int64_t head_dim = layer.n_embd / n_head;
+    float of;
+    std::memcpy(&of,
+                bytes.data() + c / head_dim * kv_head_bytes(type, layer.n_ctx, head_dim) +
+                    buffer_bytes(layer.n_ctx * head_dim) + pos * 4,
+                4);
+    return static_cast<double>(of);
   }
 
   DType type;
@@ -103,9 +116,11 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
                     {c.rows, slot.data(), pos.data()}, c.n_head, causal);
   for (int64_t t = 0; t < c.rows; ++t) {
     const float* row = qkv.data() + t * 3 * n_embd;
-    for (int64_t i = 0; i < n_embd; ++i) {  // half a unit in the last place of a half: 2^-11
+    for (int64_t i = 0; i < n_embd; ++i) {  // half a unit in the last place
       const double k = static_cast<double>(row[n_embd + i]);
-      const double tolerance = type == DType::F16 ? std::fabs(k) * 0x1p-11 + 0x1p-25 : 0;
+      const double tolerance = type == DType::F16  ? std::fabs(k) * 0x1p-11 + 0x1p-25
+                               : type == DType::I8 ? cache.scale(cache.k, t, i) * 0.50001
+                                                   : 0;
       ASSERT_NEAR(cache.value(cache.k, t, i), k, tolerance);
     }
     const Doubles expected = attend(cache, causal ? t + 1 : c.rows, row, c.n_head);
@@ -117,7 +132,7 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
 }
 
 TEST_P(Attention, EqualsDoublePrecision) {
-  for (const DType type : {DType::F16, DType::F32})
+  for (const DType type : {DType::F16, DType::F32, DType::I8})
     for (const bool causal : {true, false})
       for (const Case& c : {Case{1, 1, 1}, Case{1, 7, 33}, Case{2, 8, 3}, Case{3, 20, 70},
                             Case{2, 64, 130}, Case{1, 72, 100}, Case{1, 33, 7}, Case{2, 128, 70}})
@@ -187,7 +202,7 @@ TEST_P(Attention, StepsEqualPrefill) {
   const std::vector<int32_t> slot(static_cast<size_t>(total), 0);
   std::vector<int32_t> pos;
   for (int32_t t = 0; t < total; ++t) pos.push_back(t);
-  for (const DType type : {DType::F16, DType::F32}) {
+  for (const DType type : {DType::F16, DType::F32, DType::I8}) {
     Floats whole;
     for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
       Cache cache(type, total, n_embd, n_head);
@@ -209,11 +224,11 @@ TEST_P(Attention, StepsEqualPrefill) {
 // exact attention over their own cache, and the bits that each gets alone.
 TEST_P(Attention, SequencesMayBeMixedInOneCall) {
   const int64_t n_head = 2, n_embd = 2 * 24, steps = 40, n_slot = 4;
+  const DType types[n_slot] = {DType::F16, DType::F32, DType::F16, DType::I8};
   const auto make = [&] {
     std::vector<std::unique_ptr<Cache>> caches;
     for (int64_t s = 0; s < n_slot; ++s)
-      caches.push_back(
-          std::make_unique<Cache>(s % 2 ? DType::F32 : DType::F16, steps + 3 * s, n_embd, n_head));
+      caches.push_back(std::make_unique<Cache>(types[s], steps + 3 * s, n_embd, n_head));
     return caches;
   };
   const auto mixed = make(), alone = make();
@@ -431,6 +446,38 @@ TEST_P(Attention, CacheRoundsToNearestEven) {
   for (int64_t i = 0; i < n; ++i)
     EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
         << values[static_cast<size_t>(i)];
+}
+
+// Numbers of 8 bits: ties to even, the scale of the largest, none of zeros and of the smallest;
+// what is not finite makes the scale NaN, of that half alone.
+TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
+  const Floats values = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 63.49f, 0.0f, -0.0f, 1e-30f, -126.5f};
+  const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0, 0, -126};
+  const int64_t n = static_cast<int64_t>(values.size());
+  const int32_t zero = 0;
+  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
+  const auto attend_to = [&](Cache& cache) {
+    backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
+                       1, true);
+  };
+  Cache cache(DType::I8, 1, n, 1);
+  std::copy(values.begin(), values.end(), qkv.begin() + n);
+  attend_to(cache);
+  EXPECT_EQ(cache.scale(cache.k, 0, 0), 1.0);
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[i]))
+        << values[static_cast<size_t>(i)];
+  std::fill_n(qkv.begin() + n, n, 0x1p-140f);
+  attend_to(cache);
+  for (int64_t i = 0; i < n; ++i) EXPECT_EQ(cache.value(cache.k, 0, i), 0.0);
+  EXPECT_EQ(out[0], 0.0f);
+  for (const float strange : {INFINITY, -INFINITY, NAN}) {
+    qkv[static_cast<size_t>(2 * n + 3)] = strange;
+    attend_to(cache);
+    EXPECT_TRUE(std::isnan(cache.scale(cache.v, 0, 0)));
+    EXPECT_EQ(cache.value(cache.k, 0, 0), 0.0);
+    EXPECT_TRUE(std::isnan(out[0]));
+  }
 }
 
 TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {

@@ -362,7 +362,7 @@ static void test_session_parameters(barkrt_model* model) {
   barkrt_error err;
   barkrt_session_params sp;
   barkrt_session* session = NULL;
-  barkrt_memory f16, f32, model_need, session_need;
+  barkrt_memory f16, f32, i8, model_need, session_need;
   barkrt_model_params p = image_params();
   barkrt_session_params_init(&sp);
   EXPECT(sp.struct_size == sizeof sp && sp.kv_type == BARKRT_KV_F16);
@@ -376,6 +376,15 @@ static void test_session_parameters(barkrt_model* model) {
   EXPECT_STATUS(barkrt_model_estimate(&p, &sp, &model_need, &session_need, NULL, 0, NULL, &err),
                 BARKRT_OK);
   EXPECT(memcmp(&f32, &session_need, sizeof f32) == 0);
+  barkrt_session_free(session);
+  sp.kv_type = BARKRT_KV_I8;
+  EXPECT_STATUS(barkrt_session_new(model, &sp, &session, &err), BARKRT_OK);
+  EXPECT_STATUS(barkrt_session_memory(session, &i8, &err), BARKRT_OK);
+  EXPECT(i8.kv_bytes < f16.kv_bytes && 2 * i8.kv_bytes > f16.kv_bytes);
+  EXPECT(i8.activations_bytes == f16.activations_bytes);
+  EXPECT_STATUS(barkrt_model_estimate(&p, &sp, &model_need, &session_need, NULL, 0, NULL, &err),
+                BARKRT_OK);
+  EXPECT(memcmp(&i8, &session_need, sizeof i8) == 0);
   barkrt_session_free(session);
   sp.kv_type = 7;
   EXPECT_STATUS(barkrt_session_new(model, &sp, &session, &err), BARKRT_INVALID_ARGUMENT);

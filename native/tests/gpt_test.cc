@@ -96,7 +96,7 @@ struct Memory {
   Memory(Backend& backend, const GptWeights& w, int64_t n_rows, int64_t n_ctx,
          DType type = DType::F32) {
     scratch = GptScratch::plan(w.n_embd, n_rows, n_rows, w.lm_head[0].rows);
-    kv = {nullptr, type, static_cast<int64_t>(w.blocks.size()), n_ctx, w.n_embd};
+    kv = {nullptr, type, static_cast<int64_t>(w.blocks.size()), n_ctx, w.n_embd, w.n_head};
     buffer = Buffer(backend, account, Category::Activations, scratch.bytes() + kv.bytes());
     auto* base = static_cast<std::byte*>(buffer.data());
     scratch.place(base);

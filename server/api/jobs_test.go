@@ -137,7 +137,7 @@ func TestWithoutAQueueTheRoutesSaySo(t *testing.T) {
 }
 
 func TestAJobIsSpokenIntoAFileAndItsFailuresTold(t *testing.T) {
-	s := newSite(t)
+	s := openSite(t, settings{kv: cgo.KVI8})
 	var told int
 	speak := func(order string) (*buffer, string, error) {
 		to := &buffer{}
@@ -148,6 +148,7 @@ func TestAJobIsSpokenIntoAFileAndItsFailuresTold(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, "audio/wav", kind)
 	assert.Positive(t, told)
+	assert.Equal(t, []cgo.KVType{cgo.KVI8}, s.model.Caches())
 	assert.Equal(t, s.speak(t, `{"model":"suno/bark","input":"Hello.","response_format":"wav","seed":1}`).body, to.text)
 
 	var failure *jobs.Failure

@@ -23,7 +23,7 @@ func (s *Server) SpeakJob(ctx context.Context, id string, text []byte, to io.Wri
 	if err != nil {
 		return "", 0, err
 	}
-	order.request.ID = "job-" + id
+	order.request.ID, order.request.KV = "job-"+id, s.KV
 	if s.Voices != nil {
 		order.request.Voice.Stored = s.Voices.Lookup
 	}

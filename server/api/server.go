@@ -106,6 +106,8 @@ type Options struct {
 	Tracer trace.Tracer
 	// OpenAPI is openapi.yaml.
 	OpenAPI []byte
+	// KV is the type of the sessions' key-value cache.
+	KV cgo.KVType
 	// DefaultModel is the id whose voices /v1/audio/voices lists when the query names none.
 	DefaultModel string
 	// Voices keeps the voices that people make; nil keeps none.

@@ -121,6 +121,7 @@ type settings struct {
 	noVoices bool
 	// generations bounds the tokens of recent speech; 0 is 1 MiB.
 	generations int64
+	kv          cgo.KVType
 }
 
 func newSite(t *testing.T, voices ...string) *site { return openSite(t, settings{voices: voices}) }
@@ -147,7 +148,7 @@ func openSite(t *testing.T, with settings) *site {
 	s.audio = speech.NewAudioCache(1 << 30)
 	service := speech.NewService(s.models, speech.NewAdmission(speech.Limits{Running: 1, Queued: queued, PerModel: cmp.Or(with.perModel, queued)}), log)
 	s.Server = api.New(api.Options{
-		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, KnownDigest: func(model string) string { return "digest-of-" + model }, Build: "a build",
+		Speaker: speech.NewSharing(service, s.identify, s.audio), Audio: s.audio, Digest: s.digest, KnownDigest: func(model string) string { return "digest-of-" + model }, Build: "a build", KV: with.kv,
 		Catalogue: catalogue{s.models}, Cache: s.pool, Machine: quietMachine{&s.pressure}, Warmup: s.warmup, Metrics: metrics.New(),
 		Log: log, Version: "1.2.3", Backend: "mock", DefaultModel: "suno/bark", OpenAPI: document(t), ReadyPatience: time.Hour,
 		AdminApart: with.apart, Jobs: with.jobs, MaxBodyBytes: 512 << 10, CORSOrigins: with.origins, Rules: with.rules, Voices: made, GenerationBytes: cmp.Or(with.generations, 1<<20),

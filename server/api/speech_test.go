@@ -107,11 +107,12 @@ func TestDrawnSeedIsSentBackAndExactInJavaScript(t *testing.T) {
 }
 
 func TestEverySpeechFieldReachesTheRuntime(t *testing.T) {
-	s := newSite(t, "mine")
+	s := openSite(t, settings{voices: []string{"mine"}, kv: cgo.KVI8})
 	r := s.speak(t, `{"model":"suno/bark","input":"Hi.","voice":{"id":"mine"},"speed":1.0,"instructions":"","stream_format":"audio",
 		"response_format":null,"seed":3,"rules":"hf","max_tokens":7,"temperature":0,"temperature_fine":0.25,"top_k":40,"top_p":0.5,"min_eos_p":0.1,
 		"latency":"low"}`)
 	require.Equal(t, 200, r.status, "%s", r.body)
+	assert.Equal(t, []cgo.KVType{cgo.KVI8}, s.model.Caches())
 	got := s.model.Requests()[0]
 	assert.Equal(t, "mine", got.Voice.(*speechtest.Voice).Name)
 	got.Voice = nil

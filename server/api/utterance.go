@@ -56,7 +56,7 @@ type utterance struct {
 
 // prepare fills in what every request for speech has beside its order.
 func (s *Server) prepare(c *fiber.Ctx, order *speechBody) {
-	order.request.ID = requestID(c)
+	order.request.ID, order.request.KV = requestID(c), s.KV
 	if s.Voices != nil {
 		order.request.Voice.Stored = s.Voices.Lookup
 	}

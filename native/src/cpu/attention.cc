@@ -38,7 +38,7 @@ void check_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bool causal
     BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0);
     const KvLayer& layer = kv[rows.slot[t]];
     BARKRT_CHECK(rows.pos[t] < layer.n_ctx && layer.n_embd == n_embd);
-    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32 ||
+    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32 || layer.type == DType::I8 ||
                  (layer.type == DType::BF16 && !causal));
     BARKRT_CHECK(causal || (rows.slot[t] == rows.slot[0] && rows.pos[t] < rows.count));
   }
@@ -47,8 +47,14 @@ void check_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bool causal
 // Position `pos` of one head's keys or values.
 std::byte* cache_row(const KvLayer& layer, void* half, int64_t head, int64_t pos,
                      int64_t head_dim) {
-  return static_cast<std::byte*>(half) +
-         (head * layer.n_ctx + pos) * head_dim * dtype_bytes(layer.type);
+  return static_cast<std::byte*>(half) + head * kv_head_bytes(layer.type, layer.n_ctx, head_dim) +
+         pos * head_dim * dtype_bytes(layer.type);
+}
+
+// The scales of one head's keys or values of 8 bits.
+float* cache_scales(const KvLayer& layer, void* half, int64_t head, int64_t head_dim) {
+  return reinterpret_cast<float*>(cache_row(layer, half, head, 0, head_dim) +
+                                  buffer_bytes(layer.n_ctx * head_dim));
 }
 
 // Whether these rows attend by products of bf16 pairs.
@@ -57,16 +63,19 @@ bool by_pairs(const Kernels& kernels, const KvLayer& layer, int64_t head_dim) {
          layer.n_ctx % 32 == 0;
 }
 
-void append_row(const Kernels& kernels, const KvLayer& layer, int64_t n_head, int64_t pos,
-                const float* qkv) {
-  const int64_t head_dim = layer.n_embd / n_head;
-  for (int64_t i = 0; i < 2 * n_head; ++i) {
-    const float* src = qkv + layer.n_embd + i * head_dim;  // keys of all heads, then values
-    std::byte* dst = cache_row(layer, i < n_head ? layer.k : layer.v, i % n_head, pos, head_dim);
+// One head of one row of qkv.
+void append_head(const Kernels& kernels, const KvLayer& layer, int64_t head, int64_t head_dim,
+                 int64_t pos, const float* qkv) {
+  for (void* half : {layer.k, layer.v}) {
+    const float* src = qkv + (half == layer.k ? 1 : 2) * layer.n_embd + head * head_dim;
+    std::byte* dst = cache_row(layer, half, head, pos, head_dim);
     if (layer.type == DType::F16)
       kernels.to_f16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
     else if (layer.type == DType::BF16)
       kernels.to_bf16(reinterpret_cast<uint16_t*>(dst), src, head_dim);
+    else if (layer.type == DType::I8)
+      cache_scales(layer, half, head, head_dim)[pos] =
+          kernels.to_i8(reinterpret_cast<int8_t*>(dst), src, head_dim);
     else
       std::memcpy(dst, src, static_cast<size_t>(head_dim) * sizeof(float));
   }
@@ -99,15 +108,19 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   else
     pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
-        append_row(kernels_, kv[rows.slot[t]], n_head, rows.pos[t], qkv.row(t));
+        for (int64_t head = 0; head < n_head; ++head)
+          append_head(kernels_, kv[rows.slot[t]], head, head_dim, rows.pos[t], qkv.row(t));
     });
 
   const std::vector<RowGroup> groups = group_rows(rows);
   const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
+  // Last groups first: in a causal call they have the most keys.
+  const auto group_of = [&](int64_t i) {
+    return groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
+  };
   const auto heads = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      // Last groups first: in a causal call they have the most keys.
-      const RowGroup& group = groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
+      const RowGroup group = group_of(i);
       const int64_t head = i % n_head, column = head * head_dim;
       int32_t n_keys[kAttentionRows];
       for (int64_t r = 0; r < group.count; ++r)
@@ -121,9 +134,15 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       tile.n_keys = n_keys, tile.rows = group.count;
       tile.k = cache_row(layer, layer.k, head, 0, head_dim);
       tile.v = cache_row(layer, layer.v, head, 0, head_dim);
-      tile.type = static_cast<int32_t>(layer.type), tile.kv_stride = head_dim;
+      tile.type = static_cast<int32_t>(layer.type);
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-      tile.next = head + 1 < n_head ? cache_row(layer, layer.k, head + 1, 0, head_dim) : tile.k;
+      const int64_t next_head = head + 1 < n_head ? head + 1 : head;
+      tile.next = cache_row(layer, layer.k, next_head, 0, head_dim);
+      if (layer.type == DType::I8) {
+        tile.k_scale = cache_scales(layer, layer.k, head, head_dim);
+        tile.v_scale = cache_scales(layer, layer.v, head, head_dim);
+        tile.next_scale = cache_scales(layer, layer.k, next_head, head_dim);
+      }
       tile.scratch = static_cast<float*>(scratch.data());
       pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
     }

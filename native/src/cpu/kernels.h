@@ -48,14 +48,17 @@ struct AttentionTile {
   int64_t q_stride;
   const int32_t* n_keys;  // (R)
   int64_t rows;           // at most kAttentionRows
-  const void* k;          // (n_ctx, D), F16, BF16 or F32
+  const void* k;          // (n_ctx, D), F16, BF16, F32 or I8
   const void* v;
+  const float* k_scale;  // (n_ctx), only when type is I8
+  const float* v_scale;
   int32_t type;
-  int64_t kv_stride;  // in elements
   int64_t head_dim;
   float scale;
-  const void* next;  // keys read after this tile, whose beginning may be fetched
-  float* scratch;    // attention_scratch_floats(most keys, head_dim)
+  // Keys read after this tile, whose beginning may be fetched, and their scales, if they have such.
+  const void* next;
+  const float* next_scale;
+  float* scratch;  // attention_scratch_floats(most keys, head_dim)
 };
 constexpr int64_t kAttentionRows = 96;
 constexpr int64_t kAttentionKeys = 32;  // keys converted at a time
@@ -92,6 +95,9 @@ struct Kernels {
   // dst[i] = src[i] rounded to nearest even.
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
   void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);
+  // dst[i] = src[i] / scale, with scale = max|src| / 127, which is returned; NaN when a number is
+  // not finite.
+  float (*to_i8)(int8_t* dst, const float* src, int64_t n);
   // out[i] = (first ? 0 : out[i]) + scale * row[i].
   void (*add_row)(float* out, const void* row, int32_t type, float scale, int64_t n, bool first);
   void (*layernorm)(float* out, const float* x, const float* gamma, const float* beta, int64_t n);

@@ -133,9 +133,21 @@ const Kernels kKernelsAvx512Vnni = {"avx512_vnni",
 #else
 const Kernels kKernelsAvx512 = {"avx512",
 #endif
-                                    kLanes,        linear_of_any, packed_row_bytes, pack_row,
-                                    attention,     pack_pairs,    attention_pairs,  to_f16,
-                                    to_bf16,       add_row,       layernorm,        gelu,
-                                    elu,           add,           lstm_cells};
+                                    kLanes,
+                                    linear_of_any,
+                                    packed_row_bytes,
+                                    pack_row,
+                                    attention,
+                                    pack_pairs,
+                                    attention_pairs,
+                                    to_f16,
+                                    to_bf16,
+                                    to_i8,
+                                    add_row,
+                                    layernorm,
+                                    gelu,
+                                    elu,
+                                    add,
+                                    lstm_cells};
 
 }  // namespace barkrt

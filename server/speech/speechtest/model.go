@@ -34,6 +34,7 @@ type Model struct {
 
 	mu       sync.Mutex
 	requests []cgo.Request
+	caches   []cgo.KVType
 }
 
 // NewModel returns a trained model with a 256-token text limit and the given voices.
@@ -49,6 +50,13 @@ func (m *Model) Requests() []cgo.Request {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.requests)
+}
+
+// Caches returns the types of the sessions' key-value caches, in order.
+func (m *Model) Caches() []cgo.KVType {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.caches)
 }
 
 // Live returns the numbers of sessions and voices that are not closed.
@@ -97,13 +105,16 @@ func (m *Model) NewVoice(arrays cgo.VoiceArrays) (cgo.Voice, error) {
 }
 
 // NewSession implements cgo.Model.
-func (m *Model) NewSession(cgo.SessionOptions) (cgo.Session, error) {
+func (m *Model) NewSession(opts cgo.SessionOptions) (cgo.Session, error) {
 	if m.Refuse != nil {
 		if err := m.Refuse(); err != nil {
 			return nil, err
 		}
 	}
 	m.sessions.Add(1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.caches = append(m.caches, opts.KV)
 	return &session{model: m}, nil
 }
 
