@@ -81,6 +81,25 @@ void append_head(const Kernels& kernels, const KvLayer& layer, int64_t head, int
   }
 }
 
+// Has the lines that append_head() will write come.
+void fetch_places(const KvLayer& layer, int64_t head, int64_t head_dim, int64_t pos) {
+  constexpr int64_t kCacheLine = 64;
+  for (void* half : {layer.k, layer.v}) {
+    const std::byte* row = cache_row(layer, half, head, pos, head_dim);
+    for (int64_t i = 0; i < head_dim * dtype_bytes(layer.type); i += kCacheLine)
+      __builtin_prefetch(row + i, 1);
+    if (layer.type == DType::I8)
+      __builtin_prefetch(cache_scales(layer, half, head, head_dim) + pos, 1);
+  }
+}
+
+// A decode step: a row for each slot of the call. Nothing that it writes is read by another row.
+bool is_step(const Rows& rows) {
+  for (int64_t t = 1; t < rows.count; ++t)
+    if (rows.slot[t] <= rows.slot[t - 1]) return false;
+  return true;
+}
+
 }  // namespace
 
 void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Rows& rows,
@@ -93,6 +112,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
 
   const int64_t head_dim = n_embd / n_head;
   const bool pairs = by_pairs(kernels_, kv[rows.slot[0]], head_dim);
+  const bool step = !pairs && is_step(rows);
   constexpr int64_t kBlock = 32;
   if (pairs)  // not causal, so row t is position t
     pool_.parallel_for((rows.count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
@@ -105,7 +125,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
                               qkv.stride, std::min(kBlock, rows.count - t), head_dim);
         }
     });
-  else
+  else if (!step)
     pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
         for (int64_t head = 0; head < n_head; ++head)
@@ -136,12 +156,18 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       tile.v = cache_row(layer, layer.v, head, 0, head_dim);
       tile.type = static_cast<int32_t>(layer.type);
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
-      const int64_t next_head = head + 1 < n_head ? head + 1 : head;
-      tile.next = cache_row(layer, layer.k, next_head, 0, head_dim);
+      const int64_t after = std::min(i + 1, n_items - 1), next_head = after % n_head;
+      const int64_t next_row = group_of(after).first;
+      const KvLayer& next_layer = kv[rows.slot[next_row]];
+      tile.next = cache_row(next_layer, next_layer.k, next_head, 0, head_dim);
       if (layer.type == DType::I8) {
         tile.k_scale = cache_scales(layer, layer.k, head, head_dim);
         tile.v_scale = cache_scales(layer, layer.v, head, head_dim);
-        tile.next_scale = cache_scales(layer, layer.k, next_head, head_dim);
+        tile.next_scale = cache_scales(next_layer, next_layer.k, next_head, head_dim);
+      }
+      if (step) {
+        append_head(kernels_, layer, head, head_dim, rows.pos[group.first], qkv.row(group.first));
+        fetch_places(next_layer, next_head, head_dim, rows.pos[next_row]);
       }
       tile.scratch = static_cast<float*>(scratch.data());
       pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
