@@ -42,11 +42,6 @@ class Capture {
 
 }  // namespace
 
-Repeats::~Repeats() {
-  if (!device_.is_lost()) return;
-  for (auto& pass : passes_) pass.second.graph.release();  // gone with the context
-}
-
 Repeats::Pass* Repeats::find(const std::vector<uint64_t>& key) {
   const auto found = passes_.find(key);
   if (found != passes_.end()) return &found->second;

@@ -24,7 +24,6 @@ class Repeats {
 
   explicit Repeats(Device& device) : device_(device) {}
   Repeats(const Repeats&) = delete;
-  ~Repeats();
 
   void run(const std::vector<uint64_t>& key, const HostBlock& block,
            const std::function<void()>& issue);
