@@ -124,3 +124,14 @@ func TestPinnedKeyOfALostPoolIsCountedElsewhere(t *testing.T) {
 	require.Error(t, r.o.pin(r.now, "b", either(8)), "a is to be on the other one now")
 	lostCode(t, r.o.pin(r.now, "c", []Footprint{on(1, 1)}))
 }
+
+func TestNestedAskForALostPlaceIsToldSo(t *testing.T) {
+	r := devices(t)
+	r.o.lose(r.now, 1, "burnt")
+	a := r.resident("a", Ask{})
+	c := r.ask("c", Ask{}, a) // on cuda0 only
+	r.settle()
+	require.True(t, c.poll())
+	lostCode(t, c.err) // and not that its own lease is in the way
+	r.release(a)
+}
