@@ -14,7 +14,7 @@ HEALTH_P99 ?= 50ms
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native cuda test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test clean
+.PHONY: help run build native cuda test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test image-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -94,7 +94,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
@@ -144,6 +144,12 @@ deploy-test: build ## deploy/: three servers behind HAProxy, alert rules, the un
 	BARKD_BIN=$(CURDIR)/bin/barkd go test -count 1 -v ./deploy/... ./tools/routing
 	go vet -C deploy/check ./...
 	BARKD_BIN=$(CURDIR)/bin/barkd go test -C deploy/check -count 1 -v ./...
+
+image-test: CUDA := OFF
+image-test: build ## Dockerfile linted, built without a container engine, and served from; as root
+	@tools/install-deps image
+	@tools/cuda-toolchain
+	tools/image-test
 
 clean:
 	rm -rf build bin cgo/native/barkrt_build.h cgo/native/default.gguf

@@ -3,13 +3,12 @@ package check
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"testing"
 
+	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	"sigs.k8s.io/yaml"
 )
 
 func TestEverySettingIsOneThatTheServerHas(t *testing.T) {
@@ -19,7 +18,8 @@ func TestEverySettingIsOneThatTheServerHas(t *testing.T) {
 	}
 	help, err := exec.Command(binary, "serve", "--help").Output()
 	require.NoError(t, err)
-	known := map[string]bool{"HF_ENDPOINT": true, "HF_TOKEN": true} // of pull
+	known := map[string]bool{"HF_ENDPOINT": true, "HF_TOKEN": true, // of pull
+		"NVIDIA_VISIBLE_DEVICES": true, "NVIDIA_DRIVER_CAPABILITIES": true} // of the container runtime
 	for _, one := range regexp.MustCompile(`\(\$([A-Z_0-9]+)\)`).FindAllSubmatch(help, -1) {
 		known[string(one[1])] = true
 	}
@@ -27,15 +27,13 @@ func TestEverySettingIsOneThatTheServerHas(t *testing.T) {
 	for _, e := range deployment(t, render(t, cases(t)["all"])).Spec.Template.Spec.Containers[0].Env {
 		used = append(used, e.Name)
 	}
-	var compose struct {
-		Barkd struct{ Environment map[string]string } `json:"x-barkd"`
+	for _, service := range []types.ServiceConfig{composed(t, "../compose/compose.yaml").Services["barkd1"], composed(t, "../compose/gpu.yaml").Services["barkd"]} {
+		for name := range service.Environment {
+			used = append(used, name)
+		}
 	}
-	require.NoError(t, yaml.Unmarshal([]byte(file(t, "../compose/compose.yaml")), &compose))
-	for name := range compose.Barkd.Environment {
-		used = append(used, name)
-	}
-	for _, text := range []string{file(t, "../Dockerfile"), file(t, filepath.Join("..", "systemd", "barkd.service"))} {
-		for _, one := range regexp.MustCompile(`\b(BARKD_MODELS|CACHE_STATE|LOG_FORMAT|[A-Z]+_[A-Z_]+)=`).FindAllStringSubmatch(text, -1) {
+	for _, line := range regexp.MustCompile(`(?m)^(ENV|Environment=).*`).FindAllString(file(t, "../../Dockerfile")+file(t, "../systemd/barkd.service"), -1) {
+		for _, one := range regexp.MustCompile(`\b(BARKD_MODELS|CACHE_STATE|LOG_FORMAT|[A-Z]+_[A-Z_]+)=`).FindAllStringSubmatch(line, -1) {
 			used = append(used, one[1])
 		}
 	}
