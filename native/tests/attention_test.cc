@@ -131,8 +131,15 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
   }
 }
 
-TEST_P(Attention, EqualsDoublePrecision) {
+std::vector<DType> cache_types(const Backend& backend) {
+  std::vector<DType> types;
   for (const DType type : {DType::F16, DType::F32, DType::I8})
+    if (backend.has_kv_type(type)) types.push_back(type);
+  return types;
+}
+
+TEST_P(Attention, EqualsDoublePrecision) {
+  for (const DType type : cache_types(*backend))
     for (const bool causal : {true, false})
       for (const Case& c : {Case{1, 1, 1}, Case{1, 7, 33}, Case{2, 8, 3}, Case{3, 20, 70},
                             Case{2, 64, 130}, Case{1, 72, 100}, Case{1, 33, 7}, Case{2, 128, 70}})
@@ -202,7 +209,7 @@ TEST_P(Attention, StepsEqualPrefill) {
   const std::vector<int32_t> slot(static_cast<size_t>(total), 0);
   std::vector<int32_t> pos;
   for (int32_t t = 0; t < total; ++t) pos.push_back(t);
-  for (const DType type : {DType::F16, DType::F32, DType::I8}) {
+  for (const DType type : cache_types(*backend)) {
     Floats whole;
     for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
       Cache cache(type, total, n_embd, n_head);
@@ -224,7 +231,7 @@ TEST_P(Attention, StepsEqualPrefill) {
 // exact attention over their own cache, and the bits that each gets alone.
 TEST_P(Attention, SequencesMayBeMixedInOneCall) {
   const int64_t n_head = 2, n_embd = 2 * 24, steps = 40, n_slot = 4;
-  const DType types[n_slot] = {DType::F16, DType::F32, DType::F16, DType::I8};
+  const DType types[n_slot] = {DType::F16, DType::F32, DType::F16, cache_types(*backend).back()};
   const auto make = [&] {
     std::vector<std::unique_ptr<Cache>> caches;
     for (int64_t s = 0; s < n_slot; ++s)
@@ -385,158 +392,157 @@ TEST_P(Attention, PrefillInPiecesGivesTheSameBits) {
         }
         EXPECT_EQ(0, std::memcmp(whole.data(), out.data(), out.size() * 4))
             << dtype_name(type) << " D=" << head_dim << " in pieces of " << piece;
+      }
+    }
+}
 
-        // A step of many sequences writes its keys where it attends: the same bits as each row
-        // alone, and whichever thread does it.
-        TEST_P(Attention, AStepOfManySequencesEqualsEachAlone) {
-          const int64_t n_head = 3, n_embd = 3 * 64, n_slot = 16, past = 37;
-          for (const DType type : {DType::F16, DType::F32, DType::I8})
-            for (const int threads : {1, 2, 3, 8}) {
-              const auto on = with_threads(threads);
-              std::vector<std::unique_ptr<Cache>> caches, alone;
-              const Floats qkv = normal(n_slot * past * 3 * n_embd, 27);
-              std::vector<int32_t> slot, pos;
-              for (int32_t s = 0; s < n_slot; ++s) {
-                for (auto* to : {&caches, &alone})
-                  to->push_back(std::make_unique<Cache>(type, past + 1, n_embd, n_head));
-                slot.push_back(s), pos.push_back(s % 3 == 0 ? past - 1 : 2 * s);
-                const std::vector<int32_t> zero(static_cast<size_t>(past), 0);
-                std::vector<int32_t> before;
-                for (int32_t t = 0; t < pos.back(); ++t) before.push_back(t);
-                if (before.empty()) continue;
-                const int64_t n = static_cast<int64_t>(before.size());
-                Floats ignored(static_cast<size_t>(n * n_embd));
-                for (const auto* to : {&caches, &alone})
-                  backend->attention(view(ignored.data(), n, n_embd),
-                                     read(qkv, n_slot * past, 3 * n_embd).slice(s * past, n),
-                                     &to->back()->layer, {n, zero.data(), before.data()}, n_head,
-                                     true);
-              }
-              const Floats step = normal(n_slot * 3 * n_embd, 28);
-              Floats out(static_cast<size_t>(n_slot * n_embd)), one(static_cast<size_t>(n_embd));
-              on->attention(view(out.data(), n_slot, n_embd), read(step, n_slot, 3 * n_embd),
-                            layers(caches).data(), {n_slot, slot.data(), pos.data()}, n_head, true);
-              for (int64_t s = 0; s < n_slot; ++s) {
-                const int32_t only = 0, at = pos[static_cast<size_t>(s)];
-                const Cache& own = *alone[static_cast<size_t>(s)];
-                backend->attention(view(one.data(), 1, n_embd),
-                                   read(step, n_slot, 3 * n_embd).slice(s, 1), &own.layer,
-                                   {1, &only, &at}, n_head, true);
-                ASSERT_EQ(0, std::memcmp(one.data(), out.data() + s * n_embd, one.size() * 4))
-                    << dtype_name(type) << " slot " << s << " of " << threads << " threads";
-                ASSERT_EQ(caches[static_cast<size_t>(s)]->k, own.k);
-                ASSERT_EQ(caches[static_cast<size_t>(s)]->v, own.v);
-              }
-            }
-        }
+// A step of many sequences writes its keys where it attends: the same bits as each row
+// alone, and whichever thread does it.
+TEST_P(Attention, AStepOfManySequencesEqualsEachAlone) {
+  const int64_t n_head = 3, n_embd = 3 * 64, n_slot = 16, past = 37;
+  for (const DType type : cache_types(*backend))
+    for (const int threads : {1, 2, 3, 8}) {
+      const auto on = with_threads(threads);
+      std::vector<std::unique_ptr<Cache>> caches, alone;
+      const Floats qkv = normal(n_slot * past * 3 * n_embd, 27);
+      std::vector<int32_t> slot, pos;
+      for (int32_t s = 0; s < n_slot; ++s) {
+        for (auto* to : {&caches, &alone})
+          to->push_back(std::make_unique<Cache>(type, past + 1, n_embd, n_head));
+        slot.push_back(s), pos.push_back(s % 3 == 0 ? past - 1 : 2 * s);
+        const std::vector<int32_t> zero(static_cast<size_t>(past), 0);
+        std::vector<int32_t> before;
+        for (int32_t t = 0; t < pos.back(); ++t) before.push_back(t);
+        if (before.empty()) continue;
+        const int64_t n = static_cast<int64_t>(before.size());
+        Floats ignored(static_cast<size_t>(n * n_embd));
+        for (const auto* to : {&caches, &alone})
+          backend->attention(view(ignored.data(), n, n_embd),
+                             read(qkv, n_slot * past, 3 * n_embd).slice(s * past, n),
+                             &to->back()->layer, {n, zero.data(), before.data()}, n_head, true);
+      }
+      const Floats step = normal(n_slot * 3 * n_embd, 28);
+      Floats out(static_cast<size_t>(n_slot * n_embd)), one(static_cast<size_t>(n_embd));
+      on->attention(view(out.data(), n_slot, n_embd), read(step, n_slot, 3 * n_embd),
+                    layers(caches).data(), {n_slot, slot.data(), pos.data()}, n_head, true);
+      for (int64_t s = 0; s < n_slot; ++s) {
+        const int32_t only = 0, at = pos[static_cast<size_t>(s)];
+        const Cache& own = *alone[static_cast<size_t>(s)];
+        backend->attention(view(one.data(), 1, n_embd), read(step, n_slot, 3 * n_embd).slice(s, 1),
+                           &own.layer, {1, &only, &at}, n_head, true);
+        ASSERT_EQ(0, std::memcmp(one.data(), out.data() + s * n_embd, one.size() * 4))
+            << dtype_name(type) << " slot " << s << " of " << threads << " threads";
+        ASSERT_EQ(caches[static_cast<size_t>(s)]->k, own.k);
+        ASSERT_EQ(caches[static_cast<size_t>(s)]->v, own.v);
+      }
+    }
+}
 
-        TEST_P(Attention, BitsDoNotDependOnThreads) {
-          const int64_t n_head = 3, n_embd = 3 * 16, rows = 150;
-          const Floats qkv = normal(rows * 3 * n_embd, 24);
-          const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
-          std::vector<int32_t> pos;
-          for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
-          for (const bool causal : {true, false}) {
-            Floats first;
-            for (const int threads : {1, 2, 3, 8}) {
-              Cache cache(DType::F16, rows, n_embd, n_head);
-              Floats out(static_cast<size_t>(rows * n_embd));
-              with_threads(threads)->attention(view(out.data(), rows, n_embd),
-                                               read(qkv, rows, 3 * n_embd), &cache.layer,
-                                               {rows, slot.data(), pos.data()}, n_head, causal);
-              if (first.empty()) first = out;
-              EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
-            }
-          }
-        }
+TEST_P(Attention, BitsDoNotDependOnThreads) {
+  const int64_t n_head = 3, n_embd = 3 * 16, rows = 150;
+  const Floats qkv = normal(rows * 3 * n_embd, 24);
+  const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
+  std::vector<int32_t> pos;
+  for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
+  for (const bool causal : {true, false}) {
+    Floats first;
+    for (const int threads : {1, 2, 3, 8}) {
+      Cache cache(DType::F16, rows, n_embd, n_head);
+      Floats out(static_cast<size_t>(rows * n_embd));
+      with_threads(threads)->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd),
+                                       &cache.layer, {rows, slot.data(), pos.data()}, n_head,
+                                       causal);
+      if (first.empty()) first = out;
+      EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << threads;
+    }
+  }
+}
 
-        // Large scores must not overflow: the maximum is subtracted first.
-        TEST_P(Attention, LargeScoresPickTheLargest) {
-          const int64_t n_embd = 8;
-          Cache cache(DType::F32, 3, n_embd, 1);
-          Floats qkv(static_cast<size_t>(3 * 3 * n_embd)), out(static_cast<size_t>(3 * n_embd));
-          for (int64_t t = 0; t < 3; ++t) {
-            qkv[static_cast<size_t>(t * 3 * n_embd)] = 1000;                                    // q
-            qkv[static_cast<size_t>(t * 3 * n_embd + n_embd)] = t == 1 ? 1000.0f : -1000.0f;    // k
-            qkv[static_cast<size_t>(t * 3 * n_embd + 2 * n_embd)] = static_cast<float>(t + 1);  // v
-          }
-          const int32_t slot[3] = {0, 0, 0}, pos[3] = {0, 1, 2};
-          backend->attention(view(out.data(), 3, n_embd), read(qkv, 3, 3 * n_embd), &cache.layer,
-                             {3, slot, pos}, 1, true);
-          EXPECT_EQ(out[0], 1.0f);
-          EXPECT_EQ(out[static_cast<size_t>(n_embd)], 2.0f);
-          EXPECT_EQ(out[static_cast<size_t>(2 * n_embd)], 2.0f);
-        }
+// Large scores must not overflow: the maximum is subtracted first.
+TEST_P(Attention, LargeScoresPickTheLargest) {
+  const int64_t n_embd = 8;
+  Cache cache(DType::F32, 3, n_embd, 1);
+  Floats qkv(static_cast<size_t>(3 * 3 * n_embd)), out(static_cast<size_t>(3 * n_embd));
+  for (int64_t t = 0; t < 3; ++t) {
+    qkv[static_cast<size_t>(t * 3 * n_embd)] = 1000;                                    // q
+    qkv[static_cast<size_t>(t * 3 * n_embd + n_embd)] = t == 1 ? 1000.0f : -1000.0f;    // k
+    qkv[static_cast<size_t>(t * 3 * n_embd + 2 * n_embd)] = static_cast<float>(t + 1);  // v
+  }
+  const int32_t slot[3] = {0, 0, 0}, pos[3] = {0, 1, 2};
+  backend->attention(view(out.data(), 3, n_embd), read(qkv, 3, 3 * n_embd), &cache.layer,
+                     {3, slot, pos}, 1, true);
+  EXPECT_EQ(out[0], 1.0f);
+  EXPECT_EQ(out[static_cast<size_t>(n_embd)], 2.0f);
+  EXPECT_EQ(out[static_cast<size_t>(2 * n_embd)], 2.0f);
+}
 
-        // Halves of the cache: ties to even, subnormals, the largest.
-        TEST_P(Attention, CacheRoundsToNearestEven) {
-          const Floats values = {1.0f,         1.00048828125f,  1.00146484375f, -1.0009765625f,
-                                 65504.0f,     1e-7f,           0x1p-24f,       0x1.8p-24f,
-                                 0x1p-25f,     0x1.000002p-25f, 0.0f,           -0.0f,
-                                 0x1.ff8p-15f, 0x1.ffcp-15f,    65519.0f,       3.14159f};
-          const Floats expected = {1.0f,         1.0f,     1.001953125f, -1.0009765625f,
-                                   65504.0f,     0x1p-23f, 0x1p-24f,     0x1p-23f,
-                                   0.0f,         0x1p-24f, 0.0f,         -0.0f,
-                                   0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
-          const int64_t n = static_cast<int64_t>(values.size());
-          Cache cache(DType::F16, 1, n, 1);
-          Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
-          std::copy(values.begin(), values.end(), qkv.begin() + n);
-          const int32_t zero = 0;
-          backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer,
-                             {1, &zero, &zero}, 1, true);
-          for (int64_t i = 0; i < n; ++i)
-            EXPECT_EQ(cache.value(cache.k, 0, i),
-                      static_cast<double>(expected[static_cast<size_t>(i)]))
-                << values[static_cast<size_t>(i)];
-        }
+// Halves of the cache: ties to even, subnormals, the largest.
+TEST_P(Attention, CacheRoundsToNearestEven) {
+  const Floats values = {1.0f,         1.00048828125f,  1.00146484375f, -1.0009765625f,
+                         65504.0f,     1e-7f,           0x1p-24f,       0x1.8p-24f,
+                         0x1p-25f,     0x1.000002p-25f, 0.0f,           -0.0f,
+                         0x1.ff8p-15f, 0x1.ffcp-15f,    65519.0f,       3.14159f};
+  const Floats expected = {1.0f,         1.0f,     1.001953125f, -1.0009765625f, 65504.0f, 0x1p-23f,
+                           0x1p-24f,     0x1p-23f, 0.0f,         0x1p-24f,       0.0f,     -0.0f,
+                           0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
+  const int64_t n = static_cast<int64_t>(values.size());
+  Cache cache(DType::F16, 1, n, 1);
+  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
+  std::copy(values.begin(), values.end(), qkv.begin() + n);
+  const int32_t zero = 0;
+  backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
+                     1, true);
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
+        << values[static_cast<size_t>(i)];
+}
 
-        // Numbers of 8 bits: ties to even, the scale of the largest, none of zeros and of the
-        // smallest; what is not finite makes the scale NaN, of that half alone.
-        TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
-          const Floats values = {127.0f, -127.0f, 0.5f,  1.5f,   -2.5f,
-                                 63.49f, 0.0f,    -0.0f, 1e-30f, -126.5f};
-          const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0, 0, -126};
-          const int64_t n = static_cast<int64_t>(values.size());
-          const int32_t zero = 0;
-          Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
-          const auto attend_to = [&](Cache& cache) {
-            backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer,
-                               {1, &zero, &zero}, 1, true);
-          };
-          Cache cache(DType::I8, 1, n, 1);
-          std::copy(values.begin(), values.end(), qkv.begin() + n);
-          attend_to(cache);
-          EXPECT_EQ(cache.scale(cache.k, 0, 0), 1.0);
-          for (int64_t i = 0; i < n; ++i)
-            EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[i]))
-                << values[static_cast<size_t>(i)];
-          std::fill_n(qkv.begin() + n, n, 0x1p-140f);
-          attend_to(cache);
-          for (int64_t i = 0; i < n; ++i) EXPECT_EQ(cache.value(cache.k, 0, i), 0.0);
-          EXPECT_EQ(out[0], 0.0f);
-          for (const float strange : {INFINITY, -INFINITY, NAN}) {
-            qkv[static_cast<size_t>(2 * n + 3)] = strange;
-            attend_to(cache);
-            EXPECT_TRUE(std::isnan(cache.scale(cache.v, 0, 0)));
-            EXPECT_EQ(cache.value(cache.k, 0, 0), 0.0);
-            EXPECT_TRUE(std::isnan(out[0]));
-          }
-        }
+// Numbers of 8 bits: ties to even, the scale of the largest, none of zeros and of the
+// smallest; what is not finite makes the scale NaN, of that half alone.
+TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
+  if (!backend->has_kv_type(DType::I8)) GTEST_SKIP() << "no such cache on this device";
+  const Floats values = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 63.49f, 0.0f, -0.0f, 1e-30f, -126.5f};
+  const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0, 0, -126};
+  const int64_t n = static_cast<int64_t>(values.size());
+  const int32_t zero = 0;
+  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
+  const auto attend_to = [&](Cache& cache) {
+    backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
+                       1, true);
+  };
+  Cache cache(DType::I8, 1, n, 1);
+  std::copy(values.begin(), values.end(), qkv.begin() + n);
+  attend_to(cache);
+  EXPECT_EQ(cache.scale(cache.k, 0, 0), 1.0);
+  for (int64_t i = 0; i < n; ++i)
+    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[i]))
+        << values[static_cast<size_t>(i)];
+  std::fill_n(qkv.begin() + n, n, 0x1p-140f);
+  attend_to(cache);
+  for (int64_t i = 0; i < n; ++i) EXPECT_EQ(cache.value(cache.k, 0, i), 0.0);
+  EXPECT_EQ(out[0], 0.0f);
+  for (const float strange : {INFINITY, -INFINITY, NAN}) {
+    qkv[static_cast<size_t>(2 * n + 3)] = strange;
+    attend_to(cache);
+    EXPECT_TRUE(std::isnan(cache.scale(cache.v, 0, 0)));
+    EXPECT_EQ(cache.value(cache.k, 0, 0), 0.0);
+    EXPECT_TRUE(std::isnan(out[0]));
+  }
+}
 
-        TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {
-          const auto backend = make_cpu_backend(1);
-          Cache cache(DType::F32, 2, 4, 1);
-          Floats qkv(12), out(4);
-          const int32_t slot = 0, pos = 2;
-          try {
-            backend->attention(view(out.data(), 1, 4), read(qkv, 1, 12), &cache.layer,
-                               {1, &slot, &pos}, 1, true);
-            FAIL() << "wrote position 2 of 2";
-          } catch (const Error& e) {
-            EXPECT_EQ(e.status(), Status::Internal);
-          }
-        }
+TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {
+  const auto backend = make_cpu_backend(1);
+  Cache cache(DType::F32, 2, 4, 1);
+  Floats qkv(12), out(4);
+  const int32_t slot = 0, pos = 2;
+  try {
+    backend->attention(view(out.data(), 1, 4), read(qkv, 1, 12), &cache.layer, {1, &slot, &pos}, 1,
+                       true);
+    FAIL() << "wrote position 2 of 2";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Internal);
+  }
+}
 
-      }  // namespace
-    }    // namespace barkrt
+}  // namespace
+}  // namespace barkrt
