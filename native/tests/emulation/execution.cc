@@ -229,6 +229,7 @@ class Grid {
       if (block.threads[0]->wait == Wait::Grid) return shape_.cooperative;
       if (block.threads[0]->wait != Wait::Block) return false;
       block.barrier_time = later();
+      note_barrier(block);
       for (const auto& t : block.threads) t->wait = Wait::Nothing;
     }
   }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,8 @@ namespace emulation {
 
 struct Block;
 struct Cell;
+// The time before which a block's accesses were handed over, by its number (races.h).
+using Handed = std::map<uint32_t, uint32_t>;
 
 enum class Wait { Nothing, Warp, Block, Grid, Ended };
 
@@ -29,6 +32,9 @@ struct Thread {
   const char* what = "";                  // the barrier or collective it waits in
   std::vector<std::vector<Copy>> groups;  // of copies, the last one open
   bool in_emulation = false;              // not in the kernel's own code
+  // Of its last __threadfence(); what its atomics found handed over, since it and before (races.h).
+  uint32_t fence_time = 0;
+  Handed offered, taken;
   Fiber fiber;
 };
 
@@ -69,6 +75,7 @@ struct Block {
   const Call* call = nullptr;
   // When it began, of its last barrier, of the grid's last one (races.h).
   uint32_t begin_time = 0, barrier_time = 0, grid_time = 0;
+  Handed taken;  // by threads of it, before its last barrier
 };
 
 // The time of races.h, and what makes it later.

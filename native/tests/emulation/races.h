@@ -3,8 +3,10 @@
 // Time is counted in barriers: every barrier of a block, __syncwarp, grid.sync and launch makes it
 // later by one. An access of the past is ordered before one of now when a launch, a grid.sync, a
 // barrier of the common block or a __syncwarp of the common warp has happened since it; or when the
-// same thread made it. Threads really run one after another, so a pair that is not ordered is a
-// race wherever it happens to run first.
+// same thread made it. Between blocks of a launch, what a block did before a barrier is handed over
+// by a thread's __threadfence() and then an atomic; whose atomic at the same place comes later
+// takes it at its __threadfence(), and its block at the barrier after that. Threads really run one
+// after another, so a pair that is not ordered is a race wherever it happens to run first.
 #pragma once
 
 #include <cstdint>
@@ -31,5 +33,8 @@ enum class Found { Nothing, Undefined, Race };
 // `oldest`: what was written before is undefined.
 Found note_read(Cell& cell, const Thread& t, uint32_t oldest);
 Found note_write(Cell& cell, const Thread& t, uint32_t oldest, bool atomic);
+void note_atomic(const void* p, Thread& t);
+void note_fence(Thread& t);
+void note_barrier(Block& block);
 
 }  // namespace emulation

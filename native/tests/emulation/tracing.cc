@@ -213,7 +213,15 @@ void define_as(const void* p, const void* from, size_t bytes) {
 }
 
 void atomic_access(const void* p, size_t bytes) {
-  if (is_traced) see({p, bytes, true, true, __builtin_return_address(0)});
+  if (!is_traced) return;
+  see({p, bytes, true, true, __builtin_return_address(0)});
+  const InEmulation here;
+  note_atomic(p, *current());
+}
+void fence() {
+  if (!is_traced) return;
+  const InEmulation here;
+  note_fence(*current());
 }
 
 }  // namespace emulation

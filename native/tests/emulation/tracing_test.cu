@@ -183,12 +183,46 @@ __global__ void next_block(float* out, float* x) {
     __syncthreads();
   out[i] = x[(blockIdx.x + 1) % gridDim.x * kThreads + threadIdx.x];
 }
-TEST_F(Tracing, OnlyTheGridsBarrierOrdersBlocks) {
+TEST_F(Tracing, TheGridsBarrierOrdersBlocks) {
   float *out = device(Floats(2 * kThreads)), *x = device(Floats(2 * kThreads));
   expect(launch_cooperative(2, kThreads, next_block<false>, out, x));
   expect_reports("race in device memory");
   expect(launch_cooperative(2, kThreads, next_block<true>, out, x));
   expect_reports("");
+}
+
+enum class Missing { Nothing, BarrierBefore, FenceBefore, FenceAfter };
+
+// The last block to come adds up what all have left in x.
+template <Missing kMissing>
+__global__ void last_block(float* out, float* x, unsigned* counter) {
+  BARKRT_SHARED(bool, last);
+  x[blockIdx.x * kThreads + threadIdx.x] = 1;
+  if (kMissing != Missing::BarrierBefore) __syncthreads();
+  if (threadIdx.x == 0) {
+    if (kMissing != Missing::FenceBefore) __threadfence();
+    last = atomicAdd(counter, 1u) == gridDim.x - 1;
+    if (kMissing != Missing::FenceAfter) __threadfence();
+  }
+  __syncthreads();
+  if (!last) return;
+  float sum = 0;
+  for (unsigned b = 0; b < gridDim.x; ++b) sum += x[b * kThreads + threadIdx.x];
+  out[threadIdx.x] = sum;
+}
+TEST_F(Tracing, TheLastBlockMayReadWhatAllHaveHandedOver) {
+  float *out = device(Floats(kThreads)), *x = device(Floats(3 * kThreads));
+  const auto run = [&](void (*kernel)(float*, float*, unsigned*)) {
+    expect(launch(3, kThreads, 0, kernel, out, x, device(std::vector<unsigned>(1))));
+  };
+  run(last_block<Missing::Nothing>);
+  expect_reports("");
+  EXPECT_EQ(host(out, kThreads), Floats(kThreads, 3));
+  for (const auto kernel : {last_block<Missing::BarrierBefore>, last_block<Missing::FenceBefore>,
+                            last_block<Missing::FenceAfter>}) {
+    run(kernel);
+    expect_reports("race in device memory");
+  }
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ inline void __syncthreads(const emulation::Site& site = {}) { emulation::block_b
 inline void __syncwarp(unsigned mask = 0xffffffffu, const emulation::Site& site = {}) {
   emulation::warp_barrier(mask, site);
 }
-inline void __threadfence() {}
+inline void __threadfence() { emulation::fence(); }
 inline void __threadfence_block() {}
 [[noreturn]] inline void __trap(const emulation::Site& site = {}) { emulation::trap(site); }
 

@@ -48,6 +48,7 @@ void check_global(const void* p, size_t bytes, size_t align, const char* what, c
 void require_capability(int major, int minor, const char* what, const Site& site);
 // Tells the race detector.
 void atomic_access(const void* p, size_t bytes);
+void fence();
 
 // Copies that the thread started. global is nullptr for zeros.
 struct Copy {
