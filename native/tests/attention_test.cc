@@ -318,7 +318,7 @@ TEST_P(Attention, StepsBehindManyKeysEqualDoublePrecision) {
 // one sequence among them.
 TEST_P(Attention, FewRowsGetTheBitsTheyGetAlone) {
   const int64_t n_head = 2;
-  const std::vector<int32_t> slot = {0, 1, 2, 3, 2, 4, 5, 2, 6, 5, 7, 8, 9, 9, 9, 5};
+  const std::vector<int32_t> slot = {0, 1, 2, 2, 3, 4, 5, 2, 6, 5, 7, 8, 9, 9, 9, 5};
   const std::vector<int32_t> pos = {700, 0,   126, 127, 127, 128, 254, 128,
                                     511, 256, 3,   40,  0,   1,   2,   257};
   const int64_t rows = static_cast<int64_t>(slot.size());
@@ -474,6 +474,32 @@ TEST_P(Attention, LargeScoresPickTheLargest) {
   EXPECT_EQ(out[0], 1.0f);
   EXPECT_EQ(out[static_cast<size_t>(n_embd)], 2.0f);
   EXPECT_EQ(out[static_cast<size_t>(2 * n_embd)], 2.0f);
+}
+
+// The same where the largest score is not among the first or the last keys of a row.
+TEST_P(Attention, LargeScoresPickTheLargestOfManyKeys) {
+  const int64_t n_embd = 64, rows = 300;
+  for (const DType type : {DType::F16, DType::F32})
+    for (const int64_t largest : {5, 200}) {
+      Floats qkv(static_cast<size_t>(rows * 3 * n_embd)), out(static_cast<size_t>(rows * n_embd));
+      std::vector<int32_t> slot(static_cast<size_t>(rows), 0), pos;
+      for (int32_t t = 0; t < rows; ++t) {
+        float* const row = qkv.data() + t * 3 * n_embd;
+        row[0] = 1000;
+        row[n_embd] = t == largest ? 1000.0f : -1000.0f;
+        row[2 * n_embd] = static_cast<float>(t);
+        pos.push_back(t);
+      }
+      Cache cache(type, rows, n_embd, 1);
+      backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &cache.layer,
+                         {rows, slot.data(), pos.data()}, 1, true);
+      for (int64_t t = largest; t < rows; ++t)
+        ASSERT_EQ(out[static_cast<size_t>(t * n_embd)], static_cast<float>(largest)) << t;
+      backend->attention(view(out.data(), 1, n_embd),
+                         read(qkv, rows, 3 * n_embd).slice(rows - 1, 1), &cache.layer,
+                         {1, slot.data(), &pos.back()}, 1, true);
+      EXPECT_EQ(out[0], static_cast<float>(largest)) << "alone";
+    }
 }
 
 // Halves of the cache: ties to even, subnormals, the largest.

@@ -308,13 +308,15 @@ __global__ void __launch_bounds__(kSplitKeys, 1) step_rows(StepArgs a) {
   if (n_splits == 1) return;
   if (thread == 0) mine[0] = top, mine[1] = total;
 
-  __threadfence();
   __syncthreads();
-  if (thread == 0) last = atomicAdd(a.counters + cell, 1u) == static_cast<unsigned>(n_splits - 1);
+  if (thread == 0) {
+    __threadfence();
+    last = atomicAdd(a.counters + cell, 1u) == static_cast<unsigned>(n_splits - 1);
+    __threadfence();
+    if (last) a.counters[cell] = 0;
+  }
   __syncthreads();
   if (!last) return;
-  __threadfence();
-  if (thread == 0) a.counters[cell] = 0;
   // volatile: other blocks wrote these, so they must come from the second-level cache.
   const volatile float* const parts = a.parts + cell * gridDim.x * record;
   top = -INFINITY;

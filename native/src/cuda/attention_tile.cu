@@ -135,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) tile_rows(TileArgs a) {
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n)
       for (int i = 0; i < 4; ++i) {
-        score[n][i] = exp2f(fmaf(score[n][i], a.scale, -top[i / 2] * a.scale));
+        score[n][i] = exp2f((score[n][i] - top[i / 2]) * a.scale);
         total[i / 2] += score[n][i];
       }
 
