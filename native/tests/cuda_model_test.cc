@@ -1,11 +1,11 @@
 // cuda_model_test.cc: models on emulated CUDA devices, from the load to the loss of the device.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <limits>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "barkrt.h"
@@ -62,7 +62,7 @@ Output speak(const std::shared_ptr<const Model>& model, const Request& request,
 Request greedy(const char* text) {
   Request r;
   r.text = text;
-  r.max_semantic_tokens = 20;
+  r.max_semantic_tokens = 10;
   r.want_tokens = true;
   return r;
 }
@@ -157,6 +157,32 @@ TEST(CudaModel, LeavesNothingBehindWhenItsLoadIsStopped) {
   }
 }
 
+TEST(CudaModel, LeavesNothingBehindWhenItDoesNotFit) {
+  const Image image = image_of(golden_config());
+  cuda::Pool& pool = cuda::Device::at(kDevice - 1).pool();
+  pool.trim();
+  int64_t free = 0, total = 0;
+  device_memory(kDevice, &free, &total);
+  const int64_t before = pool.live_bytes(), taken = free - (20 << 20);
+  void* const rest = pool.allocate(taken);
+  int64_t placed = 0;
+  try {
+    Model::load(open(image), kDevice, 0, [&](int64_t done, int64_t) {
+      placed = done;
+      return true;
+    });
+    ADD_FAILURE() << "loaded";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::OutOfMemory) << e.what();
+    EXPECT_NE(std::string(e.what()).find("cuda:0: cannot allocate"), std::string::npos) << e.what();
+  }
+  EXPECT_GT(placed, 0);
+  EXPECT_EQ(device_account(kDevice)->total(), 0);
+  pool.free(rest, taken);
+  EXPECT_EQ(pool.live_bytes(), before);
+  EXPECT_TRUE(Model::load(open(image), kDevice, 0, {}));
+}
+
 // Sequences of the coarse stage and working memory for steps of theirs.
 struct Sequences {
   Sequences(const Model& model, int64_t n)
@@ -186,17 +212,17 @@ struct Sequences {
   GptScratch scratch;
 };
 
+// Twice, in two places, so that what was recorded in one must not be played in the other.
 TEST(CudaSteps, GiveTheSameBitsRecordedAndNot) {
   constexpr int64_t n = 5, n_candidates = 40;
+  constexpr int32_t n_steps = 6;
   for (const DType type : {DType::F32, DType::BF16, DType::I8}) {
     const Image image = image_of(small_config(), type);
     const auto model = Model::load(open(image), kDevice, 0, {});
-    Sequences recorded(*model, n), plain(*model, n);
+    Sequences recorded[] = {{*model, n}, {*model, n}}, plain(*model, n);
     const Matrix head = plain.weights.lm_head[0].slice(7, n_candidates);
     emulation::reset_counters();
-    for (int32_t at = 0; at < 20; ++at) {
-      std::vector<Step> steps;
-      std::vector<Step*> pointers;
+    for (int32_t at = 0; at < n_steps; ++at) {
       std::vector<int32_t> ids, slots, positions(n, at), tokens(n);
       std::vector<SampleParams> params;
       for (int32_t i = 0; i < n; ++i) {
@@ -204,22 +230,26 @@ TEST(CudaSteps, GiveTheSameBitsRecordedAndNot) {
         p.temperature = i == 2 ? 0 : 0.8f;
         p.coin = random_uniform(1, 2, static_cast<uint32_t>(at), static_cast<uint32_t>(i));
         ids.push_back((31 * at + 7 * i) % 100), slots.push_back(i), params.push_back(p);
-        steps.push_back(
-            {ids.back(), at, &recorded.caches[static_cast<size_t>(i)], &head, 1, p, 0, nullptr});
       }
-      for (Step& step : steps) pointers.push_back(&step);
-      decode_step(recorded.backend, recorded.weights, recorded.scratch, pointers.data(), n);
-
       gpt_forward(plain.backend, plain.weights, plain.scratch, plain.caches,
                   {ids.data(), plain.weights.wte.data(), 1}, {n, slots.data(), positions.data()},
                   true, 0, {});
       const ConstView h = gpt_final_norm(plain.backend, plain.weights, plain.scratch, 0, n);
       const ConstView logits = gpt_logits(plain.backend, plain.scratch, h, &head, 1);
       plain.backend.sample(tokens.data(), logits, params.data());
-      ASSERT_EQ(recorded.logits(n * n_candidates), plain.logits(n * n_candidates)) << at;
-      for (size_t i = 0; i < n; ++i) ASSERT_EQ(steps[i].token, tokens[i]) << at << " " << i;
+      for (const Sequences& s : recorded) {
+        std::vector<Step> steps;
+        std::vector<Step*> pointers;
+        for (size_t i = 0; i < n; ++i)
+          steps.push_back({ids[i], at, &s.caches[i], &head, 1, params[i], 0, nullptr});
+        for (Step& step : steps) pointers.push_back(&step);
+        decode_step(s.backend, s.weights, s.scratch, pointers.data(), n);
+        ASSERT_EQ(s.logits(n * n_candidates), plain.logits(n * n_candidates)) << at;
+        for (size_t i = 0; i < n; ++i) ASSERT_EQ(steps[i].token, tokens[i]) << at << " " << i;
+      }
     }
-    EXPECT_EQ(emulation::counters(kDevice - 1).graph_launches, 19) << dtype_name(type);
+    EXPECT_EQ(emulation::counters(kDevice - 1).graph_launches, 2 * (n_steps - 1))
+        << dtype_name(type);
   }
 }
 
@@ -228,7 +258,7 @@ TEST(CudaSteps, OfManyRequestsGiveEachWhatItGetsAlone) {
   const auto model = Model::load(open(image), kDevice, 0, {});
   std::vector<Request> requests;
   std::vector<Output> expected;
-  for (uint64_t i = 0; i < 6; ++i) {
+  for (uint64_t i = 0; i < 4; ++i) {
     Request r = greedy(i % 2 ? "hello" : "a b c");
     r.seed = i;
     r.semantic = r.coarse = r.fine = {0.7f, 1, 0, 0};
@@ -303,17 +333,22 @@ TEST(CudaModel, OfALostDeviceFailsAndTheOthersGoOn) {
   auto doomed = Model::load(open(image), kToLose, 0, {});
   const auto other = Model::load(open(image), kDevice, 0, {});
   const Output expected = speak(other, greedy("hello"));
-  bool first = true;
-  try {
-    speak(doomed, greedy("hello"), [&](Stage stage) {
-      if (stage == Stage::Coarse && std::exchange(first, false))
-        emulation::lose_device(kToLose - 1, cudaErrorLaunchFailure);
+  std::atomic<bool> first{true};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 3; ++i)
+    threads.emplace_back([&] {
+      try {
+        speak(doomed, greedy("hello"), [&](Stage stage) {
+          if (stage == Stage::Coarse && first.exchange(false))
+            emulation::lose_device(kToLose - 1, cudaErrorLaunchFailure);
+        });
+        ADD_FAILURE() << "spoken";
+      } catch (const Error& e) {
+        EXPECT_EQ(e.status(), Status::Device);
+        EXPECT_NE(std::string(e.what()).find("cuda:1 is lost"), std::string::npos) << e.what();
+      }
     });
-    ADD_FAILURE() << "spoken";
-  } catch (const Error& e) {
-    EXPECT_EQ(e.status(), Status::Device);
-    EXPECT_NE(std::string(e.what()).find("cuda:1 is lost"), std::string::npos) << e.what();
-  }
+  for (std::thread& thread : threads) thread.join();
   EXPECT_THROW(Session(doomed, DType::F16), Error);
   int64_t free = 0, total = 0;
   EXPECT_THROW(device_memory(kToLose, &free, &total), Error);
