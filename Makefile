@@ -42,6 +42,14 @@ cuda: ## libbarkrt with CUDA for all targets, in build/cuda; fetches a compiler 
 	$(CMAKE) -B build/cuda -DBARKRT_CUDA=ON -DBARKRT_NVCC=$(CURDIR)/build/cuda-toolchain/bin/nvcc -DBARKRT_TESTS=OFF -DBARKRT_BENCH=OFF
 	cmake --build build/cuda -j $(JOBS) --target barkrt_static barkrt_shared
 
+# Both need a GPU and nvcc; with CUDA_ARCHITECTURES of that GPU alone they build faster.
+.PHONY: test-gpu bench-gpu
+test-gpu bench-gpu: ## every native test on the GPU, compute-sanitizer too; benchmarks on it; reports in build/gpu
+	@tools/install-deps build test
+	$(CMAKE) -B build/gpu/build -DBARKRT_CUDA=ON -DBARKRT_TESTS=ON -DBARKRT_BENCH=ON
+	cmake --build build/gpu/build -j $(JOBS)
+	tools/gpu $(@:%-gpu=%)
+
 test: native ## native tests, then go test ./...
 	@cmake --build $(NATIVE) -j $(JOBS)
 	ctest --test-dir $(NATIVE) --output-on-failure
@@ -94,7 +102,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/gpu tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
 	go vet ./...
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...

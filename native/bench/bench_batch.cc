@@ -1,7 +1,7 @@
 // bench_batch.cc: requests side by side: tokens per second of decode steps that 1, 4 and 16
 // requests share, and whole generations at once beside one after the other. Usage: bench_batch
-// MODEL.gguf [threads] [semantic tokens] [requests ...]; one JSON object per number of requests
-// goes to the file named by --json=FILE, if given. --kv=i8 takes a cache of 8 bits.
+// [--device=N] [--kv=i8] MODEL.gguf [threads] [semantic tokens] [requests ...]; --kv=i8 takes a
+// cache of 8 bits; one JSON object per number of requests goes to the file named by --json=FILE.
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "arguments.h"
 #include "cpu/cpu_backend.h"
 #include "error.h"
 #include "gguf.h"
@@ -119,13 +120,14 @@ Whole whole(const Sessions& sessions, int64_t n_semantic) {
   return w;
 }
 
-void bench(const std::string& path, int threads, int64_t n_semantic,
+void bench(const std::string& path, int device, int threads, int64_t n_semantic,
            const std::vector<size_t>& counts, DType kv, const char* json) {
-  const auto model = Model::load(Gguf::open(path), 0, threads, {});
+  const auto model = Model::load(Gguf::open(path), device, threads, {});
   std::FILE* file = json ? std::fopen(json, "a") : nullptr;
   if (json && !file) fail(Status::NotFound, "cannot write %s", json);
-  std::printf("%s, %d threads, %lld semantic tokens, cache of %s\n", path.c_str(), threads,
-              static_cast<long long>(n_semantic), dtype_name(kv));
+  std::printf("%s on %s, %d threads, %lld semantic tokens, cache of %s\n", path.c_str(),
+              model->backend().device().c_str(), threads, static_cast<long long>(n_semantic),
+              dtype_name(kv));
   std::printf("%9s %20s %18s %12s %20s\n", "requests", "semantic tokens/s", "coarse tokens/s",
               "whole", "audio per second");
   for (const size_t n : counts) {
@@ -138,11 +140,13 @@ void bench(const std::string& path, int threads, int64_t n_semantic,
                 w.audio / w.seconds);
     std::fflush(stdout);
     if (file)
-      std::fprintf(file,
-                   "{\"model\":\"%s\",\"threads\":%d,\"kv\":\"%s\",\"requests\":%zu,"
-                   "\"semantic_tokens_per_s\":%.4g,\"coarse_tokens_per_s\":%.4g,"
-                   "\"audio_s\":%.4g,\"seconds\":%.4g}\n",
-                   path.c_str(), threads, dtype_name(kv), n, semantic, coarse, w.audio, w.seconds);
+      std::fprintf(
+          file,
+          "{\"model\":\"%s\",\"device\":\"%s\",\"threads\":%d,\"kv\":\"%s\",\"requests\":%zu,"
+          "\"semantic_tokens_per_s\":%.4g,\"coarse_tokens_per_s\":%.4g,"
+          "\"audio_s\":%.4g,\"seconds\":%.4g}\n",
+          path.c_str(), model->backend().device().c_str(), threads, dtype_name(kv), n, semantic,
+          coarse, w.audio, w.seconds);
   }
   if (file) std::fclose(file);
 }
@@ -151,31 +155,23 @@ void bench(const std::string& path, int threads, int64_t n_semantic,
 }  // namespace barkrt::bench
 
 int main(int argc, char** argv) {
-  std::vector<const char*> arguments;
-  const char* json = nullptr;
-  barkrt::DType kv = barkrt::DType::F16;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strncmp(argv[i], "--json=", 7) == 0)
-      json = argv[i] + 7;
-    else if (std::strcmp(argv[i], "--kv=i8") == 0)
-      kv = barkrt::DType::I8;
-    else
-      arguments.push_back(argv[i]);
-  }
-  if (arguments.empty()) {
+  const barkrt::bench::Arguments arguments(argc, argv);
+  if (arguments.rest.empty()) {
     std::fprintf(stderr,
-                 "usage: bench_batch MODEL.gguf [threads] [semantic tokens] [requests ...]\n");
+                 "usage: bench_batch [--device=N] [--kv=i8] MODEL.gguf [threads] [semantic tokens] "
+                 "[requests ...]\n");
     return 2;
   }
-  const int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
-  const int64_t n_semantic = arguments.size() > 2 ? std::atoll(arguments[2]) : 250;
+  const int threads = static_cast<int>(arguments.number(1, 0));
   std::vector<size_t> counts;
-  for (size_t i = 3; i < arguments.size(); ++i)
-    counts.push_back(std::strtoull(arguments[i], nullptr, 10));
+  for (size_t i = 3; i < arguments.rest.size(); ++i)
+    counts.push_back(static_cast<size_t>(arguments.number(i, 0)));
   if (counts.empty()) counts = {1, 4, 16};
   try {
-    barkrt::bench::bench(arguments[0], threads > 0 ? threads : barkrt::cpu_usable_cores(),
-                         n_semantic, counts, kv, json);
+    barkrt::bench::bench(arguments.rest[0], arguments.device,
+                         threads > 0 ? threads : barkrt::cpu_usable_cores(),
+                         arguments.number(2, 250), counts,
+                         arguments.kv_i8 ? barkrt::DType::I8 : barkrt::DType::F16, arguments.json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

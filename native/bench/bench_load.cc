@@ -1,6 +1,6 @@
 // bench_load.cc: time from a model file in the page cache to the first usable session, beside a
-// plain read of the same file. Usage: bench_load FILE [OTHER], where the model OTHER (FILE itself
-// by default) is already loaded and holds the codec.
+// plain read of the same file. Usage: bench_load [--device=N] FILE [OTHER], where the model OTHER
+// (FILE itself by default) is already loaded and holds the codec.
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "arguments.h"
 #include "barkrt.h"
 
 namespace {
@@ -47,11 +48,12 @@ struct Loaded {
   barkrt_session* session = nullptr;
   double load_ms = 0, session_ms = 0;
 
-  explicit Loaded(const char* path) {
+  Loaded(const char* path, int device) {
     barkrt_error err;
     barkrt_model_params params;
     barkrt_model_params_init(&params);
     params.path = path;
+    params.device = device;
     Clock::time_point start = Clock::now();
     if (barkrt_model_load(&params, &model, &err)) die(err.text);
     load_ms = ms_since(start);
@@ -67,10 +69,10 @@ struct Loaded {
 };
 
 // The first and the fastest of some runs.
-void report(const char* name, const char* path, int runs) {
+void report(const char* name, const char* path, int device, int runs) {
   double first = 0, best = 1e9, best_load = 0;
   for (int i = 0; i < runs; ++i) {
-    const Loaded loaded(path);
+    const Loaded loaded(path, device);
     const double ms = loaded.load_ms + loaded.session_ms;
     if (i == 0) first = ms;
     if (ms < best) best = ms, best_load = loaded.load_ms;
@@ -82,17 +84,19 @@ void report(const char* name, const char* path, int runs) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) die("usage: bench_load FILE [OTHER]");
-  const char* path = argv[1];
-  const char* other_path = argc > 2 ? argv[2] : path;
+  const barkrt::bench::Arguments arguments(argc, argv);
+  if (arguments.rest.empty()) die("usage: bench_load [--device=N] FILE [OTHER]");
+  const char* path = arguments.rest[0];
+  const char* other_path = arguments.rest.size() > 1 ? arguments.rest[1] : path;
+  const int device = arguments.device;
   constexpr int runs = 5;
   int64_t bytes = 0;
   read_all(other_path, &bytes);
   read_all(path, &bytes);  // into the page cache
-  report("load and session", path, runs);
+  report("load and session", path, device, runs);
   {
-    const Loaded other(other_path);
-    report("load and session, codec compared and shared", path, runs);
+    const Loaded other(other_path, device);
+    report("load and session, codec compared and shared", path, device, runs);
   }
   double best = 1e9;
   for (int i = 0; i < runs; ++i) best = std::min(best, read_all(path, &bytes));

@@ -1,16 +1,17 @@
-// bench_ops.cc: time of each CPU op at the shapes of the small Bark model (n_embd 768) and the
-// EnCodec decoder, beside the least time this machine could need. Prints the fastest of some runs;
-// usage: bench_ops [threads] [instruction set] [filter]; one JSON
-// object per op goes to the file named by --json=FILE, if given.
+// bench_ops.cc: time of each op at the shapes of the small Bark model (n_embd 768) and the EnCodec
+// decoder, beside the least time this machine could need. Prints the fastest of some runs. Usage:
+// bench_ops [--device=N] [threads] [instruction set] [filter]; one JSON object per op goes to the
+// file named by --json=FILE, if given.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <deque>
 #include <functional>
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "cpu/cpu_backend.h"
 #include "gpt.h"
 #include "roofs.h"
@@ -25,6 +26,7 @@ struct Bench {
   bench::Roofs roofs;
   const char* filter;
   std::FILE* json;  // NULL: none
+  int in_a_row;     // calls before one waits: of a device that works asynchronously, many
 
   // Seconds of the fastest call, of at least five and a quarter of a second: what other programs
   // take from the processor only ever adds.
@@ -33,10 +35,12 @@ struct Bench {
     double best = 1e9;
     int n_calls = 0;
     for (double total = 0; n_calls < 5 || total < 0.25; ++n_calls) {
+      backend->synchronize();
       const Clock::time_point start = Clock::now();
-      call();
+      for (int i = 0; i < in_a_row; ++i) call();
+      backend->synchronize();
       const double s = std::chrono::duration<double>(Clock::now() - start).count();
-      best = std::min(best, s);
+      best = std::min(best, s / in_a_row);
       total += s;
     }
     return best;
@@ -70,23 +74,33 @@ std::vector<float> noise(int64_t n) {
   return values;
 }
 
+// Numbers in device memory: noise, or one byte throughout.
+struct Area {
+  Area(const Bench& b, int64_t n_floats) : buffer(*b.backend, account, {}, n_floats * 4) {
+    b.backend->upload(buffer.data(), noise(n_floats).data(), buffer.bytes());
+  }
+  Area(const Bench& b, int64_t bytes, uint8_t byte) : buffer(*b.backend, account, {}, bytes) {
+    const std::vector<uint8_t> all(static_cast<size_t>(bytes), byte);
+    b.backend->upload(buffer.data(), all.data(), bytes);
+  }
+  float* data() const { return buffer.f32(); }
+
+  MemoryAccount account;
+  Buffer buffer;
+};
+
 // A weight of any type; its values do not matter (ordinary numbers), its bytes do.
 struct Weight {
-  Weight(DType type, int64_t rows, int64_t cols) : scale(noise(rows)) {
-    data.resize(static_cast<size_t>(rows * cols * dtype_bytes(type)), std::byte{0x3c});
-    if (type == DType::F32) {
-      const std::vector<float> values = noise(rows * cols);
-      std::memcpy(data.data(), values.data(), data.size());
-    }
+  Weight(const Bench& b, DType type, int64_t rows, int64_t cols)
+      : scale(b, rows), data(b, rows * cols * dtype_bytes(type), 0x3c) {
     matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
   }
-  std::vector<std::byte> data;
-  std::vector<float> scale;
+  Area scale, data;
   Matrix matrix;
 };
 
-ConstView read(const std::vector<float>& v, int64_t rows, int64_t cols) {
-  return view(v.data(), rows, cols);
+ConstView read(const Area& area, int64_t rows, int64_t cols) {
+  return view(static_cast<const float*>(area.data()), rows, cols);
 }
 
 // Several copies of the weight in turn, together larger than any cache: each call reads memory.
@@ -96,9 +110,8 @@ void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
   const std::string name = std::string("linear ") + dtype_name(type) + " T=" + std::to_string(t) +
                            " K=" + std::to_string(k) + " N=" + std::to_string(n);
   if (name.find(b.filter) == std::string::npos) return;
-  const Weight weight(type, n * copies, k);
-  const std::vector<float> x = noise(t * k);
-  std::vector<float> out(static_cast<size_t>(t * n));
+  const Weight weight(b, type, n * copies, k);
+  const Area x(b, t * k), out(b, t * n);
   int64_t turn = 0;
   b.report(name, static_cast<double>(t * k * n), b.roofs.peak(type), static_cast<double>(bytes),
            static_cast<double>(bytes * copies), [&] {
@@ -109,13 +122,9 @@ void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
 
 void bench_attention(const Bench& b, DType type, int64_t t, int64_t past, bool causal) {
   const int64_t n_embd = 768, n_head = 12, n_ctx = 1024;
-  std::vector<float> qkv = noise(t * 3 * n_embd);
-  std::vector<float> k = noise(n_ctx * n_embd), v = noise(n_ctx * n_embd);
-  if (type != DType::F32) {  // small halves, and numbers of 8 bits with small scales
-    std::fill_n(reinterpret_cast<uint16_t*>(k.data()), 2 * k.size(), uint16_t{0x2c00});
-    std::fill_n(reinterpret_cast<uint16_t*>(v.data()), 2 * v.size(), uint16_t{0x2c00});
-  }
-  std::vector<float> out(static_cast<size_t>(t * n_embd));
+  const Area qkv(b, t * 3 * n_embd), out(b, t * n_embd);
+  // Small numbers of every type, 8 bits with small scales included.
+  const Area k(b, n_ctx * n_embd * 4, 0x2c), v(b, n_ctx * n_embd * 4, 0x2c);
   std::vector<int32_t> slot(static_cast<size_t>(t)), pos(static_cast<size_t>(t));
   for (int64_t i = 0; i < t; ++i) pos[static_cast<size_t>(i)] = static_cast<int32_t>(past + i);
   const double keys =
@@ -139,20 +148,17 @@ void bench_batch_attention(const Bench& b, DType type, int64_t t, int64_t past) 
   const std::string name = std::string("attention ") + dtype_name(type) + " of " +
                            std::to_string(t) + " sequences past=" + std::to_string(past);
   if (name.find(b.filter) == std::string::npos) return;
-  const std::vector<float> qkv = noise(t * 3 * n_embd);
+  const Area qkv(b, t * 3 * n_embd), out(b, t * n_embd);
   KvCache cache{nullptr, type, n_layer, n_ctx, n_embd, n_head};
-  MemoryAccount account;
-  std::vector<Buffer> buffers;
+  std::deque<Area> areas;
   std::vector<KvCache> caches;
   std::vector<int32_t> slot, pos(static_cast<size_t>(t), static_cast<int32_t>(past));
   for (int32_t i = 0; i < t; ++i) {
     slot.push_back(i);
-    buffers.emplace_back(*b.backend, account, Category::Kv, cache.bytes());
-    cache.base = static_cast<std::byte*>(buffers.back().data());
-    std::memset(cache.base, 0x2c, static_cast<size_t>(cache.bytes()));
+    areas.emplace_back(b, cache.bytes(), uint8_t{0x2c});
+    cache.base = static_cast<std::byte*>(areas.back().buffer.data());
     caches.push_back(cache);
   }
-  std::vector<float> out(static_cast<size_t>(t * n_embd));
   std::vector<KvLayer> kv(caches.size());
   const double keys = static_cast<double>(t * (past + 1));
   const double bytes = 2 * keys * static_cast<double>(n_embd * dtype_bytes(type)) +
@@ -167,8 +173,7 @@ void bench_batch_attention(const Bench& b, DType type, int64_t t, int64_t past) 
 }
 
 void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
-  const std::vector<float> x = noise(t * c), gamma = noise(c);
-  std::vector<float> out(x.size());
+  const Area x(b, t * c), gamma(b, c), out(b, t * c);
   const double bytes = static_cast<double>(2 * t * c * 4);
   const std::string shape = " T=" + std::to_string(t) + " C=" + std::to_string(c);
   const View y = view(out.data(), t, c);
@@ -178,10 +183,8 @@ void bench_rowwise(const Bench& b, int64_t t, int64_t c) {
 }
 
 void bench_lstm(const Bench& b, int64_t t, int64_t hidden) {
-  const Weight w(DType::F32, 4 * hidden, hidden);
-  const std::vector<float> gates = noise(t * 4 * hidden);
-  std::vector<float> out(static_cast<size_t>(t * hidden));
-  std::vector<float> h(static_cast<size_t>(hidden)), c(h);
+  const Weight w(b, DType::F32, 4 * hidden, hidden);
+  const Area gates(b, t * 4 * hidden), out(b, t * hidden), h(b, hidden), c(b, hidden);
   b.report("lstm T=" + std::to_string(t) + " H=" + std::to_string(hidden),
            static_cast<double>(4 * t * hidden * hidden), b.roofs.f32,
            static_cast<double>(16 * t * hidden * hidden), static_cast<double>(16 * hidden * hidden),
@@ -192,20 +195,19 @@ void bench_lstm(const Bench& b, int64_t t, int64_t hidden) {
 }
 
 void bench_conv(const Bench& b, int64_t t, int64_t in, int64_t out, int64_t kernel) {
-  const Weight w(DType::F32, out, kernel * in);
-  const std::vector<float> x = noise((t + kernel - 1) * in);
-  std::vector<float> y(static_cast<size_t>(t * out));
+  const Weight w(b, DType::F32, out, kernel * in);
+  const Area x(b, (t + kernel - 1) * in), y(b, t * out);
   const std::string name = "conv1d T=" + std::to_string(t) + " in=" + std::to_string(in) +
                            " out=" + std::to_string(out) + " k=" + std::to_string(kernel);
   const double bytes = static_cast<double>(t * (in + out) * 4);
   b.report(name, static_cast<double>(t * in * out * kernel), b.roofs.f32, bytes, bytes, [&] {
-    b.backend->conv1d(view(y.data(), t, out), view(x.data() + (kernel - 1) * in, t, in), w.matrix,
-                      nullptr, kernel, 1);
+    b.backend->conv1d(view(y.data(), t, out), read(x, t + kernel - 1, in).slice(kernel - 1, t),
+                      w.matrix, nullptr, kernel, 1);
   });
 }
 
 void bench_sample(const Bench& b, int64_t t, int64_t n) {
-  const std::vector<float> logits = noise(t * n);
+  const Area logits(b, t * n);
   SampleParams params;
   params.temperature = 0.7f, params.coin = 0.5;
   const std::vector<SampleParams> all(static_cast<size_t>(t), params);
@@ -228,12 +230,14 @@ void run(const Bench& b) {
     bench_linear(b, type, 1024, 3072, 768);
   }
   for (const DType type : {DType::F16, DType::F32, DType::I8}) {
+    if (!b.backend->has_kv_type(type)) continue;
     bench_attention(b, type, 1, 512, true);
     bench_attention(b, type, 1, 1000, true);
     bench_attention(b, type, 257, 0, true);
     bench_attention(b, type, 1024, 0, false);
   }
-  for (const DType type : {DType::F16, DType::I8}) bench_batch_attention(b, type, 16, 512);
+  for (const DType type : {DType::F16, DType::I8})
+    if (b.backend->has_kv_type(type)) bench_batch_attention(b, type, 16, 512);
   bench_attention(b, DType::BF16, 1024, 0, false);
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);
@@ -251,26 +255,21 @@ void run(const Bench& b) {
 }  // namespace barkrt
 
 int main(int argc, char** argv) {
-  std::vector<const char*> arguments;
-  const char* json_path = nullptr;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strncmp(argv[i], "--json=", 7) == 0)
-      json_path = argv[i] + 7;
-    else
-      arguments.push_back(argv[i]);
-  }
-  const int threads = arguments.size() > 0 ? std::atoi(arguments[0]) : 0;
+  const barkrt::bench::Arguments arguments(argc, argv);
+  const int threads = static_cast<int>(arguments.number(0, 0));
   const std::string isa =
-      arguments.size() > 1 ? arguments[1] : barkrt::cpu_instruction_sets().front();
-  const char* filter = arguments.size() > 2 ? arguments[2] : "";
+      arguments.rest.size() > 1 ? arguments.rest[1] : barkrt::cpu_instruction_sets().front();
+  const char* filter = arguments.rest.size() > 2 ? arguments.rest[2] : "";
+  const int device = arguments.device;
   try {
     const int n = threads > 0 ? threads : barkrt::cpu_usable_cores();
-    const barkrt::bench::Roofs roofs = barkrt::bench::measure_roofs(n);
+    const barkrt::bench::Roofs roofs = barkrt::bench::measure_roofs(device, n);
     barkrt::bench::print_roofs(roofs);
-    std::printf("instruction set %s, %d threads\n", isa.c_str(), n);
-    std::FILE* json = json_path ? std::fopen(json_path, "w") : nullptr;
-    if (json_path && !json) std::perror(json_path), std::exit(1);
-    barkrt::run({barkrt::make_cpu_backend(n, isa), roofs, filter, json});
+    if (device == 0) std::printf("instruction set %s, %d threads\n", isa.c_str(), n);
+    std::FILE* json = arguments.json ? std::fopen(arguments.json, "w") : nullptr;
+    if (arguments.json && !json) std::perror(arguments.json), std::exit(1);
+    barkrt::run({device == 0 ? barkrt::make_cpu_backend(n, isa) : barkrt::make_backend(device, n),
+                 roofs, filter, json, device == 0 ? 1 : 100});
     if (json) std::fclose(json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

@@ -1,6 +1,7 @@
 // bench_speech.cc: whole generations, stage by stage, beside the least time this machine could need
-// for them. Usage: bench_speech MODEL.gguf [threads] [semantic tokens ...], where 649v is 649
-// tokens in a full voice; one JSON object per run goes to the file named by --json=FILE, if given.
+// for them. Usage: bench_speech [--device=N] MODEL.gguf [threads] [semantic tokens ...], where 649v
+// is 649 tokens in a full voice; one JSON object per run goes to the file named by --json=FILE, if
+// given.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -11,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.h"
 #include "bounds.h"
 #include "cpu/cpu_backend.h"
 #include "error.h"
@@ -146,9 +148,10 @@ void print(const Run& run) {
 void write_json(std::FILE* file, const std::string& model, double load, const Roofs& roofs,
                 const Run& run) {
   std::fprintf(file,
-               "{\"model\":\"%s\",\"threads\":%d,\"f32_flops\":%.4g,\"bf16_flops\":%.4g,"
-               "\"i8_ops\":%.4g,\"read\":[",
-               model.c_str(), roofs.threads, roofs.f32, roofs.bf16, roofs.i8);
+               "{\"model\":\"%s\",\"device\":\"%s\",\"threads\":%d,\"f32_flops\":%.4g,"
+               "\"f16_flops\":%.4g,\"bf16_flops\":%.4g,\"i8_ops\":%.4g,\"read\":[",
+               model.c_str(), roofs.device.c_str(), roofs.threads, roofs.f32, roofs.f16, roofs.bf16,
+               roofs.i8);
   for (size_t i = 0; i < roofs.reads.size(); ++i)
     std::fprintf(file, "%s[%.4g,%.4g]", i ? "," : "", roofs.reads[i].bytes,
                  roofs.reads[i].bytes_per_s);
@@ -163,15 +166,33 @@ void write_json(std::FILE* file, const std::string& model, double load, const Ro
   std::fprintf(file, "}}\n");
 }
 
+// What was promised before the load, what the books hold after it, and what the device has less.
+void print_memory(const std::string& path, int device, int64_t free_before) {
+  Config config;
+  const ModelBytes model = Model::estimate(*Gguf::open(path), &config);
+  const Session::Bytes session = Session::estimate(config, DType::F16);
+  const auto account = device_account(device);
+  const int64_t tables = account->live(Category::Tables);
+  int64_t free_bytes = 0, total_bytes = 0;
+  device_memory(device, &free_bytes, &total_bytes);
+  std::printf("device memory: estimated %.1f MB, counted %.1f MB, taken from the device %.1f MB\n",
+              static_cast<double>(model.weights + session.kv + session.activations) * 1e-6,
+              static_cast<double>(account->total() - tables) * 1e-6,
+              static_cast<double>(free_before - free_bytes) * 1e-6);
+}
+
 // Two generations of each length; the faster one counts. Roofs are measured before and after, and
 // the higher one counts: neighbours on the host come and go.
-void bench(const std::string& path, int threads, const std::vector<Length>& lengths,
+void bench(const std::string& path, int device, int threads, const std::vector<Length>& lengths,
            const char* json) {
-  Roofs roofs = measure_roofs(threads);
+  Roofs roofs = measure_roofs(device, threads);
+  int64_t free_bytes = 0, total_bytes = 0;
+  device_memory(device, &free_bytes, &total_bytes);
   const Clock::time_point start = Clock::now();
-  Session session(Model::load(Gguf::open(path), 0, threads, {}), DType::F16);
+  Session session(Model::load(Gguf::open(path), device, threads, {}), DType::F16);
   const double load = seconds_since(start);
   std::printf("%s: loaded in %.4f s\n", path.c_str(), load);
+  if (device > 0) print_memory(path, device, free_bytes);
   const Voice voice = full_voice(session.model().config());
   std::FILE* file = json ? std::fopen(json, "a") : nullptr;
   if (json && !file) fail(Status::NotFound, "cannot write %s", json);
@@ -181,7 +202,7 @@ void bench(const std::string& path, int threads, const std::vector<Length>& leng
     Run again = measure(session, length, voice);
     if (again.seconds < runs.back().seconds) runs.back() = std::move(again);
   }
-  roofs.raise_to(measure_roofs(threads));
+  roofs.raise_to(measure_roofs(device, threads));
   print_roofs(roofs);
   for (Run& run : runs) {
     add_bounds(run, session.model(), roofs, voice);
@@ -195,26 +216,21 @@ void bench(const std::string& path, int threads, const std::vector<Length>& leng
 }  // namespace barkrt::bench
 
 int main(int argc, char** argv) {
-  std::vector<const char*> arguments;
-  const char* json = nullptr;
-  for (int i = 1; i < argc; ++i) {
-    if (std::strncmp(argv[i], "--json=", 7) == 0)
-      json = argv[i] + 7;
-    else
-      arguments.push_back(argv[i]);
-  }
-  if (arguments.empty()) {
-    std::fprintf(stderr, "usage: bench_speech MODEL.gguf [threads] [semantic tokens ...]\n");
+  const barkrt::bench::Arguments arguments(argc, argv);
+  if (arguments.rest.empty()) {
+    std::fprintf(stderr,
+                 "usage: bench_speech [--device=N] MODEL.gguf [threads] [semantic tokens ...]\n");
     return 2;
   }
-  const int threads = arguments.size() > 1 ? std::atoi(arguments[1]) : 0;
+  const int threads = static_cast<int>(arguments.number(1, 0));
   std::vector<barkrt::bench::Length> lengths;
-  for (size_t i = 2; i < arguments.size(); ++i)
-    lengths.push_back({std::atoll(arguments[i]), std::strchr(arguments[i], 'v') != nullptr});
+  for (size_t i = 2; i < arguments.rest.size(); ++i)
+    lengths.push_back({arguments.number(i, 0), std::strchr(arguments.rest[i], 'v') != nullptr});
   if (lengths.empty()) lengths = {{250, false}, {649, false}};
   try {
-    barkrt::bench::bench(arguments[0], threads > 0 ? threads : barkrt::cpu_usable_cores(), lengths,
-                         json);
+    barkrt::bench::bench(arguments.rest[0], arguments.device,
+                         threads > 0 ? threads : barkrt::cpu_usable_cores(), lengths,
+                         arguments.json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;

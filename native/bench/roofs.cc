@@ -13,6 +13,8 @@
 #include <functional>
 #include <thread>
 
+#include "error.h"
+
 namespace barkrt::bench {
 namespace {
 
@@ -108,6 +110,7 @@ double Roofs::read(double working_set) const {
 }
 
 double Roofs::peak(DType type) const {
+  if (type == DType::F16) return std::max(f16, f32);
   if (type == DType::BF16) return std::max(bf16, f32);
   return type == DType::I8 ? std::max(i8, f32) : f32;
 }
@@ -115,7 +118,8 @@ double Roofs::peak(DType type) const {
 void Roofs::raise_to(const Roofs& other) {
   for (size_t i = 0; i < reads.size(); ++i)
     reads[i].bytes_per_s = std::max(reads[i].bytes_per_s, other.reads[i].bytes_per_s);
-  f32 = std::max(f32, other.f32), bf16 = std::max(bf16, other.bf16), i8 = std::max(i8, other.i8);
+  f32 = std::max(f32, other.f32), f16 = std::max(f16, other.f16);
+  bf16 = std::max(bf16, other.bf16), i8 = std::max(i8, other.i8);
 }
 
 Roofs measure_roofs(int threads) {
@@ -156,9 +160,24 @@ Roofs measure_roofs(int threads) {
   return roofs;
 }
 
+#if defined(BARKRT_CUDA)
+Roofs measure_cuda_roofs(int cuda_index);  // roofs_cuda.cu
+#endif
+
+Roofs measure_roofs(int device, int threads) {
+  if (device == 0) return measure_roofs(threads);
+#if defined(BARKRT_CUDA)
+  return measure_cuda_roofs(device - 1);
+#else
+  fail(Status::Unsupported, "device %d: this build has no CUDA", device);
+#endif
+}
+
 void print_roofs(const Roofs& roofs) {
-  std::printf("roofs, %d threads: f32 FMA %.0f, bf16 %.0f, int8 %.0f G(FL)OP/s\n", roofs.threads,
-              roofs.f32 * 1e-9, roofs.bf16 * 1e-9, roofs.i8 * 1e-9);
+  std::printf("roofs of %s", roofs.device.c_str());
+  if (roofs.threads > 0) std::printf(", %d threads", roofs.threads);
+  std::printf(": f32 FMA %.0f, f16 %.0f, bf16 %.0f, int8 %.0f G(FL)OP/s\n", roofs.f32 * 1e-9,
+              roofs.f16 * 1e-9, roofs.bf16 * 1e-9, roofs.i8 * 1e-9);
   std::printf("  read GB/s by MB read in turns:");
   for (const Roofs::Read& r : roofs.reads)
     std::printf("  %.0f: %.0f", r.bytes * 1e-6, r.bytes_per_s * 1e-9);

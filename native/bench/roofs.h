@@ -2,23 +2,26 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "tensor.h"
 
 namespace barkrt::bench {
 
-// Rates over all threads. 0: the processor lacks the instruction.
+// Rates over all threads, or of a whole device. 0: it lacks the instruction.
 struct Roofs {
   struct Read {
     double bytes;  // working set
     double bytes_per_s;
   };
-  int threads = 0;
+  std::string device = "cpu";
+  int threads = 0;          // of the CPU
   std::vector<Read> reads;  // streaming reads, by growing working set
   double f32 = 0;           // fused multiply-adds of the widest vectors, FLOP/s
-  double bf16 = 0;          // vdpbf16ps, FLOP/s
-  double i8 = 0;            // vpdpbusd, OP/s
+  double f16 = 0;           // products of halves (tensor cores), FLOP/s
+  double bf16 = 0;          // vdpbf16ps, or tensor cores, FLOP/s
+  double i8 = 0;            // vpdpbusd; tensor cores: as f16, OP/s
 
   // Bytes per second of a working set read again and again, between the sizes measured.
   double read(double working_set_bytes) const;
@@ -31,6 +34,9 @@ struct Roofs {
 // Takes about two seconds. Every rate is the best of some repetitions: what other programs take
 // only ever lowers it.
 Roofs measure_roofs(int threads);
+// The same of a device; threads are those of the CPU, device 0. Throws Unsupported in a build
+// without CUDA.
+Roofs measure_roofs(int device, int threads);
 
 void print_roofs(const Roofs& roofs);
 

@@ -20,6 +20,11 @@ target_include_directories(capi_test PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(capi_test PRIVATE synthetic m)
 add_test(NAME capi_test COMMAND capi_test)
 
+# For tools/gpu.
+add_executable(list_devices list_devices.c)
+target_link_libraries(list_devices PRIVATE barkrt_static)
+set_target_properties(list_devices PROPERTIES LINKER_LANGUAGE CXX)
+
 # The shared library exports the ABI and nothing else.
 add_test(NAME exported_symbols COMMAND ${CMAKE_COMMAND} -DNM=${CMAKE_NM}
   -DLIBRARY=$<TARGET_FILE:barkrt_shared> -DHEADER=${CMAKE_SOURCE_DIR}/native/include/barkrt.h
