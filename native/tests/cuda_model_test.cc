@@ -96,6 +96,12 @@ TEST(CudaModel, IsReachedThroughTheAbi) {
   barkrt_model* model = nullptr;
   ASSERT_EQ(barkrt_model_load(&params, &model, &error), BARKRT_OK) << error.text;
   barkrt_session* session = nullptr;
+  barkrt_session_params eight_bits;
+  barkrt_session_params_init(&eight_bits);
+  eight_bits.kv_type = BARKRT_KV_I8;
+  EXPECT_EQ(barkrt_session_new(model, &eight_bits, &session, &error), BARKRT_UNSUPPORTED);
+  EXPECT_NE(std::string(error.text).find("no key-value cache of type I8"), std::string::npos)
+      << error.text;
   ASSERT_EQ(barkrt_session_new(model, nullptr, &session, &error), BARKRT_OK) << error.text;
   ASSERT_EQ(barkrt_live(kDevice, &live, &error), BARKRT_OK);
   EXPECT_EQ(live.total_bytes, estimate.total_bytes + need.total_bytes);
