@@ -30,7 +30,8 @@ struct Epilogue {
 
   // Output n of row t. Explicitly fused: the same bits in every kernel.
   __device__ void store(float sum, int64_t t, int64_t n) const {
-    sum = fmaf(sum, scale ? scale[n] : 1.0f, bias ? bias[n % bias_period] : 0.0f);
+    const int64_t b = n < bias_period ? n : n % bias_period;  // a division is fifty instructions
+    sum = fmaf(sum, scale ? scale[n] : 1.0f, bias ? bias[b] : 0.0f);
     if (add) sum += add[t * add_stride + n];
     out[t * out_stride + n] = gelu ? cuda::gelu(sum) : sum;
   }
