@@ -111,9 +111,9 @@ class Backend {
                          int64_t n_head, bool causal, const Matrix* next = nullptr) = 0;
   virtual void elu(View out, ConstView x) = 0;  // x > 0 ? x : exp(x) - 1; in place allowed
   virtual void add(View out, ConstView x) = 0;  // out += x
-  // Causal convolution, stride 1. x has (k-1)*dilation rows of history in front of row 0 (x.row(-1)
-  // is valid). out[t] = bias + sum_j w[:, j, :] . x[t - (k-1-j)*dilation]. w is (out_channels,
-  // k*in_channels), [out][k][in].
+  // Causal convolution, stride 1; a row's bits never depend on the number of rows. x has
+  // (k-1)*dilation rows of history in front of row 0 (x.row(-1) is valid). out[t] = bias + sum_j
+  // w[:, j, :] . x[t - (k-1-j)*dilation]. w is (out_channels, k*in_channels), [out][k][in].
   virtual void conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
                       int64_t dilation) = 0;
   // Transposed convolution with kernel 2*stride, right-trimmed. x has 1 row of history in front. w

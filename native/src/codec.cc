@@ -118,7 +118,7 @@ View CodecDecoder::lstm(View x) {
   for (const LstmWeights& w : weights_.lstm) {
     float* h = next_carry();
     float* c = next_carry();
-    backend_.linear(gates, in, w.ih, w.bias, {});
+    backend_.conv1d(gates, in, w.ih, w.bias, 1, 1);  // whose bits no chunk changes
     backend_.lstm(out, gates, w.hh, h, c);
     in = out;
   }
