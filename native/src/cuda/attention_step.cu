@@ -213,10 +213,10 @@ __device__ void attend_keys_plainly(const StepArgs& a, const Half<T>& keys, cons
                                     const WarpPart& part) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const auto row_of = [&](int key) { return key >= fresh.first ? fresh.row_of(key) : -1; };
-  const auto number = [&](const Half<T>& half, int key, int own, int c) {
-    T* const cached = half.cache + static_cast<int64_t>(key) * a.head_dim + c;
+  const auto number = [&](const Half<T>& of, int key, int own, int c) {
+    T* const cached = of.cache + static_cast<int64_t>(key) * a.head_dim + c;
     if (own < 0) return to_float(*cached);
-    const T rounded = round_to<T>(half.own[own * half.own_stride + c]);
+    const T rounded = round_to<T>(of.own[own * of.own_stride + c]);
     if (own == fresh.row) *cached = rounded;
     return to_float(rounded);
   };
