@@ -5,7 +5,7 @@ JOBS   ?= $(shell nproc)
 # AUTO, ON or OFF; compute capabilities as in cmake/Cuda.cmake, such as 89 or "80;90", instead of all.
 CUDA   ?= AUTO
 CUDA_ARCHITECTURES ?=
-CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release $(if $(CUDA_ARCHITECTURES),"-DBARKRT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)")
+CMAKE  := cmake -S . -G Ninja -DCMAKE_BUILD_TYPE=Release $(if $(CUDA_ARCHITECTURES),"-DBARKRT_CUDA_ARCHITECTURES=$(CUDA_ARCHITECTURES)",-UBARKRT_CUDA_ARCHITECTURES)
 GOFUZZTIME ?= 60s
 SOAK ?= 30m
 LOAD ?= 60s
@@ -14,7 +14,7 @@ HEALTH_P99 ?= 50ms
 # go-nvml leaves NVML's symbols to a loader that must be lazy (-z lazy below), and warns of each one NVIDIA has retired.
 export CGO_CFLAGS ?= -O2 -g -Wno-deprecated-declarations
 
-.PHONY: help run build native cuda test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test image-test clean
+.PHONY: help run build native cuda cuda-resources test bench cycles soak load fmt lint sanitize race fuzz understood model browser conformance fuzz-api deploy-test image-test clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
@@ -36,11 +36,16 @@ native: ## libbarkrt (static and shared), and the embedded default model
 	@cmake --build $(NATIVE) -j $(JOBS) --target barkrt_static barkrt_shared
 	@tools/stamp-native $(NATIVE)
 
-cuda: ## libbarkrt with CUDA for all targets, in build/cuda; fetches a compiler where there is none
+cuda: ## libbarkrt with CUDA for all targets, in build/cuda, and what each kernel takes; fetches a compiler
 	@tools/install-deps build
 	@tools/cuda-toolchain
 	$(CMAKE) -B build/cuda -DBARKRT_CUDA=ON -DBARKRT_NVCC=$(CURDIR)/build/cuda-toolchain/bin/nvcc -DBARKRT_TESTS=OFF -DBARKRT_BENCH=OFF
 	cmake --build build/cuda -j $(JOBS) --target barkrt_static barkrt_shared
+	@cmake -DNM=nm -DLIBRARY=build/cuda/libbarkrt.so -DHEADER=native/include/barkrt.h -P native/tests/exported_symbols.cmake
+	@$(if $(CUDA_ARCHITECTURES),:,tools/cuda-resources build/cuda $(RESOURCES))
+
+cuda-resources: RESOURCES := --write
+cuda-resources: cuda ## write native/src/cuda/resources.txt, with which make cuda compares what each kernel takes
 
 # Both need a GPU and nvcc; with CUDA_ARCHITECTURES of that GPU alone they build faster.
 .PHONY: test-gpu bench-gpu
@@ -94,13 +99,13 @@ cycles: native ## 200 loads and closes of a model of bark-small's shape; memory 
 	BARKD_MEMORY_CYCLES=200 BARKD_MEMORY_MODEL=$(CURDIR)/build/bark-small-f16.gguf \
 	  go test ./cgo/native -count 1 -timeout 60m -v -run TestLoadAndCloseCyclesReturnTheMemory
 
-fmt: ## format C++ and Go in place
-	git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format -i
+fmt: ## format C++, CUDA and Go in place
+	git ls-files 'native/*.cc' 'native/*.cu' 'native/*.cuh' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format -i
 	gofmt -w $$(git ls-files '*.go')
 
 lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
-	@git ls-files 'native/*.cc' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
+	@git ls-files 'native/*.cc' 'native/*.cu' 'native/*.cuh' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@shellcheck tools/install-deps tools/stamp-native tools/gpu tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
 	go vet ./...

@@ -84,6 +84,9 @@ target_include_directories(barkrt_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLU
 # the object, for tools/cuda-resources.
 target_compile_options(barkrt_cuda PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:-fmad=false;--threads=2;-Werror=all-warnings;\
 -Xptxas=-v,-Werror;-Xcompiler=-Wall,-Wextra,-Wshadow,-Wconversion,-Wno-sign-conversion,-Wno-psabi,-ffp-contract=off>")
+if(BARKRT_CUDA_VERSION VERSION_GREATER_EQUAL 13.0) # whose drivers all know it: a quarter of the size
+  target_compile_options(barkrt_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-compress-mode=size>)
+endif()
 set_target_properties(barkrt_cuda PROPERTIES
   RULE_LAUNCH_COMPILE "${CMAKE_SOURCE_DIR}/tools/cuda-log <OBJECT>")
 target_compile_definitions(barkrt_objects PRIVATE BARKRT_CUDA)
