@@ -71,6 +71,7 @@ func TestPressureOfAGPUIsThatOfItsOwnPool(t *testing.T) {
 	m.watch()
 	m.eventually(t, 2, memwatch.LevelCritical)
 	assert.Equal(t, memwatch.LevelNone, m.Level(1))
+	require.Eventually(t, func() bool { return pool.Snapshot().Pools[2].Refusing != "" }, 20*time.Second, 10*time.Millisecond)
 	require.NoError(t, pool.Preload(t.Context(), "suno/bark-small", nil))
 	assert.Equal(t, "cuda:0", homeOf(pool, "suno/bark-small"), "the one with the larger budget takes no loads")
 }
