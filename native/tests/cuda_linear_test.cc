@@ -145,7 +145,7 @@ TEST_F(CudaLinear, BitsOfFewRowsDependOnNothingElse) {
 
 // K is long enough to be cut, and the whole has enough rows for large tiles.
 TEST_F(CudaLinear, RowsOfConvolutionsHaveTheSameBitsInChunksOfAnyLength) {
-  OnCuda on(8, 9, 2);
+  OnCuda on(8, 9, 4);
   const int64_t t = 140, in = 80, outs = 140, kernel = 7, history = kernel - 1;
   const Weights w(DType::F32, outs, kernel * in, 67);
   const Matrix m = on.put(w.matrix);
