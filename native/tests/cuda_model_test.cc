@@ -195,7 +195,9 @@ struct Sequences {
       : weights(model.weights().coarse), backend(model.backend()) {
     const int64_t n_layer = static_cast<int64_t>(weights.blocks.size());
     for (int64_t i = 0; i < n; ++i) {
-      KvCache kv = {nullptr, i % 3 == 1 ? DType::F16 : DType::F32, n_layer, 32, weights.n_embd};
+      KvCache kv = {nullptr,        i % 3 == 1 ? DType::F16 : DType::F32,
+                    n_layer,        32,
+                    weights.n_embd, weights.n_head};
       memory.emplace_back(backend, account, Category::Kv, kv.bytes());
       kv.base = static_cast<std::byte*>(memory.back().data());
       caches.push_back(kv);
