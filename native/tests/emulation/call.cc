@@ -52,7 +52,13 @@ Runtime& emptied() {
   Runtime& r = runtime();
   for (auto& device : r.devices) close_arena(*device);
   for (const auto& [p, bytes] : r.pinned) std::free(const_cast<std::byte*>(p));
+  for (const cudaEvent_t event : r.events) delete event;
+  for (auto& device : r.devices) r.pools.erase(device->default_pool.get());
+  for (const cudaMemPool_t pool : r.pools) delete pool;
+  forget_graphs();
+  const uint64_t n_changes = r.n_allocation_changes;
   r = Runtime{};
+  r.n_allocation_changes = n_changes + 1;
   reports().clear();
   return r;
 }

@@ -8,6 +8,7 @@ list(FILTER emulation_sources EXCLUDE REGEX "_test\\.cc$")
 add_library(emulation STATIC ${emulation_sources})
 target_include_directories(emulation SYSTEM PUBLIC ${emulation}/include)
 target_include_directories(emulation PUBLIC ${emulation})
+target_compile_options(emulation PRIVATE -O2)
 target_link_libraries(emulation PUBLIC Boost::context Threads::Threads)
 
 # .cu as the host's C++, with the emulation's <cuda_runtime.h>.
@@ -16,7 +17,7 @@ function(compile_for_emulation target)
   list(FILTER sources INCLUDE REGEX "\\.cu$")
   set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX)
   target_include_directories(${target} SYSTEM PRIVATE ${emulation}/include) # as CUDA's own are
-  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas) # unroll
+  target_compile_options(${target} PRIVATE -Wno-unknown-pragmas -Wno-shadow) # unroll; nvcc has its own word on the rest
   if(BARKRT_TRACED) # the calls of tracing.cc; ThreadSanitizer's runtime is not linked
     target_compile_options(${target} PRIVATE -fsanitize=thread -g --param tsan-instrument-func-entry-exit=0)
   endif()

@@ -116,6 +116,14 @@ cudaError_t invalidate(Capture& capture, cudaError_t error) {
   return error;
 }
 
+void forget_graphs() {
+  for (const cudaGraph_t graph : graphs()) delete graph;
+  for (const cudaGraphExec_t exec : execs()) delete exec;
+  graphs().clear();
+  execs().clear();
+  n_global_captures = n_thread_captures = 0;
+}
+
 bool any_capture(cudaStreamCaptureMode) { return n_global_captures > 0 || n_thread_captures > 0; }
 
 }  // namespace emulation

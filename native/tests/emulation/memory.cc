@@ -80,6 +80,7 @@ void* place(Device& device, size_t bytes, cudaMemPool_t pool) {
   std::memset(p, 0xff, bytes);
   ASAN_POISON_MEMORY_REGION(p + bytes, whole - bytes);
   forget(p, bytes);
+  ++runtime().n_allocation_changes;
   device.live[p] = {bytes, pool, false};
   ++device.counters.allocations;
   return p;
@@ -95,6 +96,7 @@ void displace(Device& device, void* p) {
   if (begin + bytes > first + kPage)
     madvise(first, static_cast<size_t>(begin + bytes - first) / kPage * kPage, MADV_DONTNEED);
   ASAN_POISON_MEMORY_REGION(begin, bytes);
+  ++runtime().n_allocation_changes;
   device.live.erase(found);
   --device.counters.allocations;
 }

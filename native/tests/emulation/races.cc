@@ -32,11 +32,12 @@ bool ordered(const Access& a, const Thread& t, uint32_t oldest) {
 Found note_read(Cell& cell, const Thread& t, uint32_t oldest) {
   const uint32_t me = id_of(t);
   const Access last = cell.read[0];
+  if (last.time == now() && last.who == me)
+    return Found::Nothing;  // and a store since looked at it
   const uint32_t before = last.who & ~kLanes;
   cell.read[0] = {now(), me};
   if (last.time != 0 && same_warp(before, me)) {
-    const bool since_barrier = last.time >= t.block->warps[me % 1024 / 32].barrier_time;
-    if (since_barrier && (before != me || (last.who & kLanes) != 0)) cell.read[0].who |= kLanes;
+    if (!ordered(last, t, oldest)) cell.read[0].who |= kLanes;
   } else {
     cell.read[1] = last;
   }

@@ -103,6 +103,7 @@ struct Runtime {
   std::set<cudaEvent_t> events;
   std::set<cudaMemPool_t> pools;
   std::map<const std::byte*, size_t> pinned;
+  uint64_t n_allocation_changes = 1;  // of device memory
   // fail_call
   std::string failing_call;
   int calls_to_failure = 0;
@@ -132,6 +133,7 @@ void run_to(CUstream_st& stream, uint64_t position);
 void run_all(int device);
 cudaError_t invalidate(Capture& capture, cudaError_t error);
 bool any_capture(cudaStreamCaptureMode mode);
+void forget_graphs();
 
 // --- call.cc ---
 // Runs `body` as the call `name` of the runtime: with the mutex, with injected failures, and with

@@ -28,7 +28,8 @@ struct Seen {
   const void* p;
   size_t bytes;
   bool write, atomic;
-  const void* from;  // the instruction
+  const void* from;    // the instruction
+  bool whole = false;  // a whole struct, which may have gaps that nobody writes
 };
 
 struct Image {
@@ -79,19 +80,19 @@ std::string place_of(const void* instruction) {
   return text;
 }
 
-struct Known {
+struct Reported {
   std::mutex mutex;
   std::set<std::pair<const void*, std::string>> all;
 };
-Known& known() {
-  static auto* k = new Known;
+Reported& reported() {
+  static auto* k = new Reported;
   return *k;
 }
 
 // Once for each instruction and kind, between two take_reports().
 void found(const Seen& s, const char* what) {
   {
-    Known& k = known();
+    Reported& k = reported();
     const std::lock_guard<std::mutex> lock(k.mutex);
     if (!k.all.insert({s.from, what}).second) return;
   }
@@ -109,10 +110,12 @@ bool inside(const void* p, size_t bytes, const void* begin, size_t size) {
 
 void note(const Seen& s, Cell* cells, size_t count, uint32_t oldest, const Thread& t,
           const char* undefined, const char* race) {
+  size_t n_undefined = 0;
   for (size_t i = 0; i < count; ++i) {
     const Found f =
         s.write ? note_write(cells[i], t, oldest, s.atomic) : note_read(cells[i], t, oldest);
-    if (f == Found::Undefined) return found(s, undefined);
+    n_undefined = f == Found::Undefined ? n_undefined + 1 : 0;
+    if (n_undefined * s.bytes >= (s.whole ? 8 : 1) * count) return found(s, undefined);
     if (f == Found::Race) return found(s, race);
   }
 }
@@ -136,16 +139,34 @@ bool note_shared(const Seen& s, const Thread& t) {
   return false;
 }
 
+// The last allocation that was met; good while none is made or freed.
+struct Met {
+  uint64_t changes = 0;
+  const std::byte *begin = nullptr, *end = nullptr;
+  const Device* device = nullptr;
+};
+
 bool note_device(const Seen& s, const Thread& t) {
+  static Met met;
+  const auto* at = static_cast<const std::byte*>(s.p);
+  if (met.changes == runtime().n_allocation_changes && at >= met.begin && at + s.bytes <= met.end &&
+      s.bytes >= kPiece) {
+    note(s, cells_of(*met.device, s.p), s.bytes / kPiece, kHostTime, t, "undefined device memory",
+         "race in device memory");
+    return true;
+  }
   const Device* device = device_of(s.p);
   if (device == nullptr) return false;
   if (device != runtime().devices[static_cast<size_t>(t.block->limits->index)].get())
     found(s, "memory of another device");
   else if (allocation_of(s.p, s.bytes) == nullptr)
     found(s, "outside of an allocation of device memory");
-  else if (s.bytes >= kPiece)
+  else if (s.bytes >= kPiece) {
+    const std::byte* begin = std::prev(device->live.upper_bound(at))->first;
+    met = {runtime().n_allocation_changes, begin, begin + device->live.at(begin).bytes, device};
     note(s, cells_of(*device, s.p), s.bytes / kPiece, kHostTime, t, "undefined device memory",
          "race in device memory");
+  }
   return true;
 }
 
@@ -175,7 +196,7 @@ void see(const Seen& s) {
 bool traced() { return is_traced; }
 
 void report_again() {
-  Known& k = known();
+  Reported& k = reported();
   const std::lock_guard<std::mutex> lock(k.mutex);
   k.all.clear();
 }
@@ -244,7 +265,7 @@ BARKRT_TRACED_OF(8)
 BARKRT_TRACED_OF(16)
 extern "C" {
 void __tsan_read_range(void* p, unsigned long bytes) {
-  see({p, bytes, false, false, __builtin_return_address(0)});
+  see({p, bytes, false, false, __builtin_return_address(0), true});
 }
 void __tsan_write_range(void* p, unsigned long bytes) {
   see({p, bytes, true, false, __builtin_return_address(0)});

@@ -28,6 +28,8 @@ class Tracing : public OnDevice {
 
 using Row = float[kThreads];
 
+__global__ void copy(float* out, const float* x) { out[threadIdx.x] = x[threadIdx.x]; }
+
 template <bool kWait>
 __global__ void turn(float* out) {
   BARKRT_SHARED(Row, row);
@@ -109,6 +111,36 @@ TEST_F(Tracing, UndefinedSharedMemory) {
   expect_reports("undefined shared memory");
 }
 
+struct Padded {
+  int first;
+  double second, third;
+};
+__global__ void copy_struct(Padded* out, int n) {
+  BARKRT_SHARED(Padded, row);
+  row.first = 1;
+  row.third = 3;
+  if (n == 2) row.second = 2;
+  *out = row;
+}
+TEST_F(Tracing, GapsInStructsMayBeUndefined) {
+  Padded* out = device(std::vector<Padded>(1));
+  expect(launch(1, 1, 0, copy_struct, out, 2));
+  expect_reports("");
+  expect(launch(1, 1, 0, copy_struct, out, 1));
+  expect_reports("undefined shared memory");
+}
+
+// Over what the lanes of a warp read in an earlier launch.
+TEST_F(Tracing, LaunchesOfAStreamAreOrdered) {
+  float *out = device(Floats(kThreads)), *x = device(Floats(kThreads));
+  for (int i = 0; i < 2; ++i) {
+    expect(launch(1, kThreads, 0, copy, out, x));
+    expect(launch(1, kThreads, 0, copy, x, out));
+    expect(launch(1, kThreads, 0, overwrite<true>, x));
+  }
+  expect_reports("");
+}
+
 __global__ void shared_beyond(float* out, int at) {
   BARKRT_DYNAMIC_SHARED(float4, row);
   row[at] = {};
@@ -122,7 +154,6 @@ TEST_F(Tracing, BeyondSharedMemory) {
   expect_reports("beyond the end of shared memory");
 }
 
-__global__ void copy(float* out, const float* x) { out[threadIdx.x] = x[threadIdx.x]; }
 TEST_F(Tracing, BeyondAnAllocation) {
   float* out = device(Floats(kThreads));
   expect(launch(1, kThreads, 0, copy, out, device(Floats(kThreads - 1))));

@@ -46,7 +46,7 @@ void* block_dynamic_shared();
 void check_shared(const void* p, size_t bytes, size_t align, const char* what, const Site& site);
 void check_global(const void* p, size_t bytes, size_t align, const char* what, const Site& site);
 void require_capability(int major, int minor, const char* what, const Site& site);
-// Tells the race detector.
+// Tell the race detector.
 void atomic_access(const void* p, size_t bytes);
 void fence();
 
