@@ -1,11 +1,11 @@
-# The CPU backend, sampling, memory and devices.
-bark_test(linear_test)
-bark_test(attention_test)
-bark_test(rowwise_test)
-bark_test(conv_test)
+# The ops on every device, sampling, memory and devices.
+bark_test(linear_test host_views.cc)
+bark_test(attention_test host_views.cc)
+bark_test(rowwise_test host_views.cc)
+bark_test(conv_test host_views.cc)
 bark_test(parallel_test)
 bark_test(sampling_test)
-bark_test(draws_test)
+bark_test(draws_test host_views.cc)
 bark_test(memory_test)
 bark_test(device_test)
 if(BARKRT_EMULATION)

@@ -1,5 +1,5 @@
 // reference.h: the ops once more, in double precision and in the plainest form, and what the op
-// tests share: backends of every instruction set, weights of every type, random numbers.
+// tests share: backends of every instruction set and device, weights of every type, random numbers.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "backend.h"
 #include "cpu/cpu_backend.h"
+#include "host_views.h"
 
 namespace barkrt::reference {
 
@@ -107,23 +109,34 @@ inline double dot_bound(const Sum& sum, int64_t n) {
   return (dot_roundings(n) + 16) * kRoundoff * sum.magnitude;
 }
 
-// A test of every instruction set this build has; the ones this processor lacks are skipped.
+// A test of every instruction set this build has and of the first CUDA device; the ones that this
+// machine lacks are skipped.
 class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    bool usable = false;
-    for (const std::string& name : cpu_instruction_sets()) usable |= name == GetParam();
-    if (!usable) GTEST_SKIP() << "this processor cannot run " << GetParam();
+    if (is_cuda()) {
+      if (device_count() == 1) GTEST_SKIP() << "no CUDA device";
+    } else {
+      bool usable = false;
+      for (const std::string& name : cpu_instruction_sets()) usable |= name == GetParam();
+      if (!usable) GTEST_SKIP() << "this processor cannot run " << GetParam();
+    }
     backend = with_threads(2);
   }
-  static std::unique_ptr<Backend> with_threads(int n) { return make_cpu_backend(n, GetParam()); }
+  static bool is_cuda() { return GetParam() == std::string("cuda"); }
+  static std::unique_ptr<Backend> with_threads(int n) {
+    return is_cuda() ? make_host_views(make_backend(1, n)) : make_cpu_backend(n, GetParam());
+  }
+  // How many rows of a call have the bits that each has alone (backend.h).
+  static int64_t rows_of_equal_bits() { return is_cuda() ? 16 : 1000; }
 
   std::unique_ptr<Backend> backend;
 };
 
 }  // namespace barkrt::reference
 
-#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                                     \
-  INSTANTIATE_TEST_SUITE_P(                                                                     \
-      Cpu, suite, ::testing::Values("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16"), \
+#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                                 \
+  INSTANTIATE_TEST_SUITE_P(                                                                 \
+      Device, suite,                                                                        \
+      ::testing::Values("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "cuda"), \
       [](const auto& instance) { return std::string(instance.param); })

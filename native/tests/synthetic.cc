@@ -320,8 +320,9 @@ SyntheticModel synthetic_model(const Config& config, int n_threads,
                                const SyntheticOptions& options) {
   SyntheticModel m;
   m.image = std::make_shared<Image>(synthetic_writer(config, options).build());
-  m.model = Model::load(Gguf::from_memory(m.image->data(), m.image->bytes()), 0, n_threads, {},
-                        options.instruction_set);
+  const bool cuda = options.instruction_set == "cuda";
+  m.model = Model::load(Gguf::from_memory(m.image->data(), m.image->bytes()), cuda ? 1 : 0,
+                        n_threads, {}, cuda ? "" : options.instruction_set);
   return m;
 }
 

@@ -31,7 +31,7 @@ Config small_config();
 struct SyntheticOptions {
   DType matrices = DType::F32;  // F32, BF16 or I8
   std::vector<std::pair<std::string, Voice>> voices;
-  std::string instruction_set;  // "": the best
+  std::string instruction_set;  // "": the best; "cuda": the first CUDA device
   std::string codec_digest;     // what the file claims; "" leaves the key out
 };
 
