@@ -8,7 +8,11 @@ list(FILTER emulation_sources EXCLUDE REGEX "_test\\.cc$")
 add_library(emulation STATIC ${emulation_sources})
 target_include_directories(emulation SYSTEM PUBLIC ${emulation}/include)
 target_include_directories(emulation PUBLIC ${emulation})
-target_compile_options(emulation PRIVATE -O2)
+# The kernels are looked at, not what runs them.
+target_compile_options(emulation PRIVATE -O2 -fno-sanitize=all)
+if(BARKRT_SANITIZE MATCHES "address")
+  target_compile_definitions(emulation PRIVATE BARKRT_WITH_ASAN)
+endif()
 target_link_libraries(emulation PUBLIC Boost::context Threads::Threads)
 
 # .cu as the host's C++, with the emulation's <cuda_runtime.h>.

@@ -44,9 +44,10 @@ std::string state_of(const Thread& t) {
   if (t.wait == Wait::Ended) return name_of(t) + " has ended";
   return name_of(t) + " waits in " + t.what + " at " + text_of(t.site);
 }
+bool same_text(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
 bool same_place(const Thread& a, const Thread& b) {
-  return a.wait == b.wait && a.site.line == b.site.line && std::strcmp(a.what, b.what) == 0 &&
-         std::strcmp(a.site.file, b.site.file) == 0;
+  return a.wait == b.wait && a.site.line == b.site.line && same_text(a.what, b.what) &&
+         same_text(a.site.file, b.site.file);
 }
 
 Warp& warp_of(const Thread& t) { return t.block->warps[static_cast<size_t>(t.number / kWarpSize)]; }

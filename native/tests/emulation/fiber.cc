@@ -2,7 +2,7 @@
 
 #include <boost/context/protected_fixedsize_stack.hpp>
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BARKRT_WITH_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #else
 namespace {

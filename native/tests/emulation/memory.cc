@@ -8,11 +8,13 @@
 #include "runtime.h"
 #include "tracing.h"
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BARKRT_WITH_ASAN)
 #include <sanitizer/asan_interface.h>
 #else
-#define ASAN_POISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
-#define ASAN_UNPOISON_MEMORY_REGION(p, bytes) ((void)(p), (void)(bytes))
+namespace {
+void __asan_poison_memory_region(const volatile void*, size_t) {}
+void __asan_unpoison_memory_region(const volatile void*, size_t) {}
+}  // namespace
 #endif
 
 namespace emulation {
@@ -50,7 +52,7 @@ void open_arena(Device& device) {
 
 void close_arena(Device& device) {
   for (const auto& [p, allocation] : device.live)
-    ASAN_UNPOISON_MEMORY_REGION(p, round_up(allocation.bytes, kAlign) + kGap);
+    __asan_unpoison_memory_region(p, round_up(allocation.bytes, kAlign) + kGap);
   munmap(device.arena, kArenaBytes);
   close_history(device);
 }
@@ -76,9 +78,9 @@ void* place(Device& device, size_t bytes, cudaMemPool_t pool) {
   std::byte* p = device.arena + at;
   const size_t whole = round_up(bytes, kAlign) + kGap;
   device.cursor = at + whole;
-  ASAN_UNPOISON_MEMORY_REGION(p, bytes);
+  __asan_unpoison_memory_region(p, bytes);
   std::memset(p, 0xff, bytes);
-  ASAN_POISON_MEMORY_REGION(p + bytes, whole - bytes);
+  __asan_poison_memory_region(p + bytes, whole - bytes);
   forget(p, bytes);
   ++runtime().n_allocation_changes;
   device.live[p] = {bytes, pool, false};
@@ -90,12 +92,12 @@ void displace(Device& device, void* p) {
   auto* begin = static_cast<std::byte*>(p);
   const auto found = device.live.find(begin);
   const size_t bytes = found->second.bytes;
-  ASAN_UNPOISON_MEMORY_REGION(begin, bytes);
+  __asan_unpoison_memory_region(begin, bytes);
   std::memset(begin, 0xff, bytes < kPage ? bytes : kPage);
   const auto first = reinterpret_cast<std::byte*>(round_up(reinterpret_cast<size_t>(begin), kPage));
   if (begin + bytes > first + kPage)
     madvise(first, static_cast<size_t>(begin + bytes - first) / kPage * kPage, MADV_DONTNEED);
-  ASAN_POISON_MEMORY_REGION(begin, bytes);
+  __asan_poison_memory_region(begin, bytes);
   ++runtime().n_allocation_changes;
   device.live.erase(found);
   --device.counters.allocations;
