@@ -118,6 +118,23 @@ sanitize: ## native tests under ASan and UBSan
 	cmake --build build/sanitize -j $(JOBS)
 	ctest --test-dir build/sanitize --output-on-failure
 
+# Tests of the CUDA backend on emulated devices, under ASan and UBSan and then with every load and store looked at.
+ON_CUDA := linear_test rowwise_test conv_test attention_test draws_test gpt_test
+EMULATION := execution_test divergence_test runtime_test
+EMULATED := $(CMAKE) -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
+.PHONY: emulated
+emulated: ## the CUDA kernels on emulated devices: sanitizers, races, undefined and foreign memory
+	@tools/install-deps build test
+	$(EMULATED) -B build/emulated -DBARKRT_SANITIZE=address,undefined
+	cmake --build build/emulated -j $(JOBS) --target $(ON_CUDA) $(EMULATION)
+	$(EMULATED) -B build/traced -DBARKRT_TRACED=ON
+	cmake --build build/traced -j $(JOBS) --target $(ON_CUDA) $(EMULATION) tracing_test
+	@for build in emulated traced; do \
+	  for name in $(EMULATION); do build/$$build/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done; \
+	  for name in $(ON_CUDA); do build/$$build/native/tests/$$name --gtest_brief=1 --gtest_filter='*/cuda' || exit 1; done; \
+	done
+	build/traced/native/tests/emulation/tracing_test --gtest_brief=1
+
 RACY := engine_test batch_test session_test parallel_test
 race: native ## Go tests under the race detector, native tests of threads under TSan
 	go test -race ./...
