@@ -112,28 +112,29 @@ lint: ## what CI checks besides tests
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
-sanitize: ## native tests under ASan and UBSan
+sanitize: ## native tests under ASan and UBSan, the CUDA backend's on emulated devices
 	@tools/install-deps build test
-	$(CMAKE) -B build/sanitize -DBARKRT_SANITIZE=address,undefined -DBARKRT_BENCH=OFF
+	$(CMAKE) -B build/sanitize -DBARKRT_SANITIZE=address,undefined -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
 	cmake --build build/sanitize -j $(JOBS)
-	ctest --test-dir build/sanitize --output-on-failure
+	ctest --test-dir build/sanitize --output-on-failure -j 2
 
-# Tests of the CUDA backend on emulated devices, under ASan and UBSan and then with every load and store looked at.
-ON_CUDA := linear_test rowwise_test conv_test attention_test draws_test gpt_test
-EMULATION := execution_test divergence_test runtime_test
-EMULATED := $(CMAKE) -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
+# Tests of the CUDA backend on emulated devices: what sanitize has no time for, and the kernels with every load and
+# store looked at.
+TRACED := linear_test rowwise_test conv_test attention_test draws_test gpt_test
+EMULATION := execution_test divergence_test runtime_test tracing_test
+EMULATED := $(CMAKE) -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
 .PHONY: emulated
-emulated: ## the CUDA kernels on emulated devices: sanitizers, races, undefined and foreign memory
+emulated: ## parity on emulated CUDA devices; races, undefined and foreign memory of the kernels
 	@tools/install-deps build test
-	$(EMULATED) -B build/emulated -DBARKRT_SANITIZE=address,undefined
-	cmake --build build/emulated -j $(JOBS) --target $(ON_CUDA) $(EMULATION)
-	$(EMULATED) -B build/traced -DBARKRT_TRACED=ON
-	cmake --build build/traced -j $(JOBS) --target $(ON_CUDA) $(EMULATION) tracing_test
-	@for build in emulated traced; do \
-	  for name in $(EMULATION); do build/$$build/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done; \
-	  for name in $(ON_CUDA); do build/$$build/native/tests/$$name --gtest_brief=1 --gtest_filter='*/cuda' || exit 1; done; \
-	done
-	build/traced/native/tests/emulation/tracing_test --gtest_brief=1
+	$(EMULATED) -B build/emulated -DCMAKE_CXX_FLAGS_RELEASE=-O2
+	cmake --build build/emulated -j $(JOBS) --target parity_test session_test
+	@GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=0 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' & \
+	GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=1 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' && \
+	build/emulated/native/tests/session_test --gtest_brief=1 '--gtest_filter=*/cuda' && wait %1
+	$(EMULATED) -B build/traced -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBARKRT_TRACED=ON
+	cmake --build build/traced -j $(JOBS) --target $(TRACED) $(EMULATION)
+	@for name in $(EMULATION); do build/traced/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done
+	@for name in $(TRACED); do build/traced/native/tests/$$name --gtest_brief=1 '--gtest_filter=*/cuda' || exit 1; done
 
 RACY := engine_test batch_test session_test parallel_test
 race: native ## Go tests under the race detector, native tests of threads under TSan

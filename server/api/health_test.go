@@ -16,7 +16,8 @@ func TestReadinessWaitsForTheWarmup(t *testing.T) {
 	s := openSite(t, settings{warmup: []string{"suno/bark"}})
 	r := s.do(t, "GET", "/readyz", "")
 	assert.Equal(t, 503, r.status)
-	assert.JSONEq(t, `{"status":"warming_up","warmup":[{"model":"suno/bark","state":"pending","took_s":0}]}`, string(r.body))
+	assert.JSONEq(t, `{"status":"warming_up","devices":[{"id":"cpu","state":"ok"}],
+		"warmup":[{"model":"suno/bark","state":"pending","took_s":0}]}`, string(r.body))
 	assert.Equal(t, 200, s.do(t, "GET", "/livez", "").status, "alive all the same")
 	s.warmup.Run(t.Context(), s.pool, found, nil)
 	r = s.do(t, "GET", "/readyz", "")
