@@ -102,8 +102,9 @@ test("a text is spoken, heard and saved with the keyboard alone", async () => {
   assert.ok(first.bytes.equals(await whole({ ...asked, seed: Number(headers["x-barkd-seed"]) })), "streamed and whole audio differ");
 
   // The kept seed is written without loss: the same audio comes again.
+  const again = page.waitForResponse((r) => r.url().endsWith("/v1/audio/speech"));
   await page.locator("#input").press("Control+Enter");
-  await page.locator("#work").waitFor({ state: "visible" });
+  await (await again).finished();
   await page.locator("#work").waitFor({ state: "hidden" });
   const second = await heard(page, () => page.locator("#download").click());
   assert.ok(first.bytes.equals(second.bytes), "the same seed gave other audio");
