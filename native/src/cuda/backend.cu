@@ -277,10 +277,6 @@ void CudaBackend::sample(int32_t* ids, ConstView logits, const SampleParams* par
        static_cast<long long>(bad), static_cast<long long>(logits.cols));
 }
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 std::string detail(const Device& device) {
   const DeviceFacts& facts = device.facts();
   if (device.is_lost()) return "UUID " + facts.uuid + "; " + device.lost_text();

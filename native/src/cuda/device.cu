@@ -52,10 +52,6 @@ std::string uuid_text(const cudaDeviceProp& device) {
   return text;
 }
 
-std::string version_text(int version) {
-  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
-}
-
 std::string why_none(cudaError_t status) {
   int driver = 0, runtime = 0;
   cudaDriverGetVersion(&driver);
@@ -87,6 +83,10 @@ const std::vector<std::unique_ptr<Device>>& devices() {
 }
 
 }  // namespace
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
 
 std::vector<DeviceFacts> find_devices(std::string* why) {
   int count = 0;

@@ -27,6 +27,9 @@ struct DeviceFacts {
   bool has_pools = false;
 };
 
+// "13.0" of CUDA's 13000.
+std::string version_text(int version);
+
 // The devices that this build can use, as the runtime enumerates them now. Where there are none,
 // *why says what is missing.
 std::vector<DeviceFacts> find_devices(std::string* why);

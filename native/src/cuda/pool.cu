@@ -86,28 +86,28 @@ void Pool::release(cudaStream_t stream, void* p) {
   check(cudaFree(p), "cudaFree");
 }
 
-void Pool::free(void* p, int64_t bytes) noexcept {
+template <typename F>
+void Pool::release_counted(int64_t bytes, const F& give_back) noexcept {
   live_.fetch_sub(bytes, std::memory_order_relaxed);
   if (device_.is_lost()) return;
   try {
-    device_.enter();
-    device_.order_after_all(stream_);
-    release(stream_, p);
+    give_back();
   } catch (const std::exception& e) {
     log_line(kLogWarn, "%s: %lld bytes were not freed: %s", device_.id().c_str(),
              static_cast<long long>(bytes), e.what());
   }
 }
 
+void Pool::free(void* p, int64_t bytes) noexcept {
+  release_counted(bytes, [&] {
+    device_.enter();
+    device_.order_after_all(stream_);
+    release(stream_, p);
+  });
+}
+
 void Pool::free_on(cudaStream_t stream, void* p, int64_t bytes) noexcept {
-  live_.fetch_sub(bytes, std::memory_order_relaxed);
-  if (device_.is_lost()) return;
-  try {
-    release(stream, p);
-  } catch (const std::exception& e) {
-    log_line(kLogWarn, "%s: %lld bytes were not freed: %s", device_.id().c_str(),
-             static_cast<long long>(bytes), e.what());
-  }
+  release_counted(bytes, [&] { release(stream, p); });
 }
 
 int64_t Pool::reserved_bytes() {

@@ -41,6 +41,9 @@ class Pool {
   void* allocate_after_trim(cudaStream_t stream, int64_t bytes);
   void* try_allocate(cudaStream_t stream, int64_t bytes);
   void release(cudaStream_t stream, void* p);
+  // Counts the bytes as freed; gives them back unless the device is lost.
+  template <typename F>
+  void release_counted(int64_t bytes, const F& give_back) noexcept;
   int64_t reserved_bytes();
 
   Device& device_;
