@@ -9,7 +9,7 @@
 namespace barkrt::bench {
 
 // --json=FILE, --device=N (an index as barkrt_device_describe has it; 0, the CPU, by default) and
-// --kv=i8 anywhere; the rest in order.
+// --kv=i8 and --isa=NAME (of make_backend; bench_speech's) anywhere; the rest in order.
 struct Arguments {
   Arguments(int argc, char** argv) {
     for (int i = 1; i < argc; ++i)
@@ -19,6 +19,8 @@ struct Arguments {
         device = std::atoi(argv[i] + 9);
       else if (std::strcmp(argv[i], "--kv=i8") == 0)
         kv_i8 = true;
+      else if (std::strncmp(argv[i], "--isa=", 6) == 0)
+        isa = argv[i] + 6;
       else
         rest.push_back(argv[i]);
   }
@@ -30,6 +32,7 @@ struct Arguments {
   const char* json = nullptr;  // NULL: none
   int device = 0;
   bool kv_i8 = false;
+  const char* isa = "";  // the best
   std::vector<const char*> rest;
 };
 

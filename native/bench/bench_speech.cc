@@ -1,7 +1,7 @@
 // bench_speech.cc: whole generations, stage by stage, beside the least time this machine could need
-// for them. Usage: bench_speech [--device=N] MODEL.gguf [threads] [semantic tokens ...], where 649v
-// is 649 tokens in a full voice; one JSON object per run goes to the file named by --json=FILE, if
-// given.
+// for them. Usage: bench_speech [--device=N] [--isa=NAME] MODEL.gguf [threads] [semantic tokens
+// ...], where 649v is 649 tokens in a full voice; one JSON object per run goes to the file named by
+// --json=FILE, if given.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -183,13 +183,13 @@ void print_memory(const std::string& path, int device, int64_t free_before) {
 
 // Two generations of each length; the faster one counts. Roofs are measured before and after, and
 // the higher one counts: neighbours on the host come and go.
-void bench(const std::string& path, int device, int threads, const std::vector<Length>& lengths,
-           const char* json) {
+void bench(const std::string& path, int device, int threads, const std::string& isa,
+           const std::vector<Length>& lengths, const char* json) {
   Roofs roofs = measure_roofs(device, threads);
   int64_t free_bytes = 0, total_bytes = 0;
   device_memory(device, &free_bytes, &total_bytes);
   const Clock::time_point start = Clock::now();
-  Session session(Model::load(Gguf::open(path), device, threads, {}), DType::F16);
+  Session session(Model::load(Gguf::open(path), device, threads, {}, isa), DType::F16);
   const double load = seconds_since(start);
   std::printf("%s: loaded in %.4f s\n", path.c_str(), load);
   if (device > 0) print_memory(path, device, free_bytes);
@@ -219,7 +219,8 @@ int main(int argc, char** argv) {
   const barkrt::bench::Arguments arguments(argc, argv);
   if (arguments.rest.empty()) {
     std::fprintf(stderr,
-                 "usage: bench_speech [--device=N] MODEL.gguf [threads] [semantic tokens ...]\n");
+                 "usage: bench_speech [--device=N] [--isa=NAME] MODEL.gguf [threads] [semantic "
+                 "tokens ...]\n");
     return 2;
   }
   const int threads = static_cast<int>(arguments.number(1, 0));
@@ -229,7 +230,7 @@ int main(int argc, char** argv) {
   if (lengths.empty()) lengths = {{250, false}, {649, false}};
   try {
     barkrt::bench::bench(arguments.rest[0], arguments.device,
-                         threads > 0 ? threads : barkrt::cpu_usable_cores(), lengths,
+                         threads > 0 ? threads : barkrt::cpu_usable_cores(), arguments.isa, lengths,
                          arguments.json);
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());

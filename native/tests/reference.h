@@ -135,8 +135,8 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
 
 }  // namespace barkrt::reference
 
-#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                                 \
-  INSTANTIATE_TEST_SUITE_P(                                                                 \
-      Device, suite,                                                                        \
-      ::testing::Values("generic", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "cuda"), \
-      [](const auto& instance) { return std::string(instance.param); })
+#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                            \
+  INSTANTIATE_TEST_SUITE_P(Device, suite,                                              \
+                           ::testing::Values("generic", "avx2", "avx2_vnni", "avx512", \
+                                             "avx512_vnni", "avx512_bf16", "cuda"),    \
+                           [](const auto& instance) { return std::string(instance.param); })

@@ -4,6 +4,9 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <algorithm>
 #include <cstdlib>
@@ -46,6 +49,14 @@ void* map_pages(int64_t bytes) {
   return p;
 }
 
+#if defined(__x86_64__)
+// Not every compiler's __builtin_cpu_supports knows the name.
+bool has_avx_vnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1u << 4) != 0;
+}
+#endif
+
 // Tables this processor can run, best first.
 std::vector<const Kernels*> usable_kernels() {
   std::vector<const Kernels*> usable;
@@ -59,8 +70,10 @@ std::vector<const Kernels*> usable_kernels() {
     usable.push_back(&kKernelsAvx512);
   }
   // No name for F16C before GCC 13; every processor with AVX2 has it.
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (has_avx_vnni()) usable.push_back(&kKernelsAvx2Vnni);
     usable.push_back(&kKernelsAvx2);
+  }
 #endif
   usable.push_back(&kKernelsGeneric);
   return usable;

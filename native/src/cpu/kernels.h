@@ -1,14 +1,14 @@
 // kernels.h: the arithmetic of the CPU backend, once per instruction set.
 //
-// The kernels_*.inc files are compiled into kernels_generic.cc, kernels_avx2.cc and, three times,
-// kernels_avx512.cc, each with its own compiler flags; backend.cc picks one table at run time.
+// The kernels_*.inc files are compiled into kernels_generic.cc, twice into kernels_avx2.cc and three
+// times into kernels_avx512.cc, each with its own compiler flags; backend.cc picks one table at run time.
 // Everything here is plain data: an inline function or template shared with the rest of the library
 // could be emitted with AVX instructions in it and then be chosen by the linker for all callers.
 //
 // Results of different tables differ in the last bits (lanes add in another order), and more where
 // a table rounds x to the precision of its instructions: to 8 bits a block of 64 beside 8-bit
-// weights, to bf16 beside bf16 weights. Within one table they depend on nothing but the row's own
-// inputs.
+// weights (every _vnni table and those after it, with the same bits in all), to bf16 beside bf16
+// weights. Within one table they depend on nothing but the row's own inputs.
 #pragma once
 
 #include <stdint.h>
@@ -111,8 +111,9 @@ struct Kernels {
 
 extern const Kernels kKernelsGeneric;
 extern const Kernels kKernelsAvx2;
+extern const Kernels kKernelsAvx2Vnni;  // products with 8-bit weights
 extern const Kernels kKernelsAvx512;
-extern const Kernels kKernelsAvx512Vnni;  // products with 8-bit weights
+extern const Kernels kKernelsAvx512Vnni;  // the same
 extern const Kernels kKernelsAvx512Bf16;  // and with bf16 weights
 
 }  // namespace barkrt

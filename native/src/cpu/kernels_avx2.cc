@@ -1,4 +1,5 @@
-// kernels_avx2.cc: eight lanes with AVX2, FMA and F16C (x86-64-v3).
+// kernels_avx2.cc: eight lanes with AVX2, FMA and F16C (x86-64-v3). Compiled twice: so, and with
+// AVX-VNNI.
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
@@ -45,12 +46,103 @@ inline float max_lanes(Vec v) {
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
+#if defined(__AVXVNNI__)
+// What panels want to know of vectors.
+typedef __m256i Words;
+typedef VecInt Mask;  // of lanes: all bits of one, or none
+inline Mask first_lanes(int64_t n) {
+  const VecInt lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return lane < static_cast<int32_t>(at_most(n, kLanes));
+}
+inline Vec load_lanes(Mask lanes, const float* p) { return _mm256_maskload_ps(p, (Words)lanes); }
+inline void store_lanes(float* p, Mask lanes, Vec v) { _mm256_maskstore_ps(p, (Words)lanes, v); }
+inline Mask finite_lanes(Vec v) { return absolute(v) <= splat(__FLT_MAX__); }
+inline bool all_lanes(Mask lanes) { return _mm256_movemask_ps((Vec)lanes) == 0xff; }
+// To nearest even; 0 in the other lanes.
+inline VecInt rounded(Mask lanes, Vec v) { return (VecInt)_mm256_cvtps_epi32(v) & lanes; }
+inline void store_i8(char* p, VecInt v) {
+  const Words words = _mm256_packs_epi32((Words)v, (Words)v);
+  const Words bytes = _mm256_packs_epi16(words, words);
+  const int32_t low = _mm256_extract_epi32(bytes, 0), high = _mm256_extract_epi32(bytes, 4);
+  memcpy(p, &low, 4);
+  memcpy(p + 4, &high, 4);
+}
+inline int32_t sum_lanes(VecInt v) {
+  int32_t sum = 0;
+  for (int i = 0; i < kLanes; ++i) sum += v[i];
+  return sum;
+}
+// The first n < 32 bytes, zeros behind.
+inline Words load_bytes(const void* p, int64_t n) {
+  Words v = {};
+  memcpy(&v, p, static_cast<size_t>(n));
+  return v;
+}
+
+// v[i] word j becomes v[j] word i.
+inline void turn(Words* v) {
+  Words t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x20);
+    t[i + 4] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x31);
+  }
+  for (int i = 0; i < 8; ++i) v[i] = t[i];
+}
+
+// Lane i: the sum of v[i]'s lanes.
+inline VecInt add_lanes(const Words* v) {
+  Words a[4];
+  for (int i = 0; i < 4; ++i) a[i] = _mm256_hadd_epi32(v[2 * i], v[2 * i + 1]);
+  const Words low = _mm256_hadd_epi32(a[0], a[1]), high = _mm256_hadd_epi32(a[2], a[3]);
+  return (VecInt)_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                                  _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+// acc + products of unsigned a and signed b.
+inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
+  __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
+  return acc;
+}
+
+#include "cpu/kernels_panel.inc"
+#include "cpu/kernels_panel_i8.inc"
+
+int64_t packed_row_bytes(int32_t type, int64_t k) {
+  return type == kKernelI8 ? PackedI8(k).row_bytes : 0;
+}
+void pack_row(void* row, const float* x, int64_t k, int32_t) {
+  quantise_row(static_cast<char*>(row), x, k);
+}
+void linear_of_any(const LinearTile& tile) { tile.packed ? linear_i8(tile) : linear(tile); }
+#else
+constexpr decltype(Kernels::linear) linear_of_any = linear;
 int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
+constexpr decltype(Kernels::pack_row) pack_row = nullptr;
+#endif
 
 }  // namespace
 
+#if defined(__AVXVNNI__)
+const Kernels kKernelsAvx2Vnni = {"avx2_vnni",
+#else
 const Kernels kKernelsAvx2 = {
-    "avx2",  kLanes, linear,  packed_row_bytes, nullptr, attention, nullptr, nullptr,   to_f16,
-    to_bf16, to_i8,  add_row, layernorm,        gelu,    elu,       add,     lstm_cells};
+    "avx2",
+#endif
+                                  kLanes,      linear_of_any, packed_row_bytes,
+                                  pack_row,    attention,     nullptr,
+                                  nullptr,     to_f16,        to_bf16,
+                                  to_i8,       add_row,       layernorm,
+                                  gelu,        elu,           add,
+                                  lstm_cells};
 
 }  // namespace barkrt

@@ -11,6 +11,7 @@ namespace {
 constexpr int kLanes = 16;
 typedef float Vec __attribute__((vector_size(64)));
 typedef uint32_t VecBits __attribute__((vector_size(64)));
+typedef __m512i Words;
 
 // v stays in a register: GCC reads memory again for every use otherwise.
 inline void keep(Vec& v) { __asm__("" : "+v"(v)); }
@@ -44,7 +45,7 @@ inline float max_lanes(Vec v) {
 }
 
 // v[i] word j becomes v[j] word i.
-inline void turn(__m512i* v) {
+inline void turn(Words* v) {
   __m512i t[16];
   for (int i = 0; i < 16; i += 2) {
     t[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
@@ -89,6 +90,51 @@ constexpr decltype(Kernels::pack_pairs) pack_pairs = nullptr;
 constexpr decltype(Kernels::attention_pairs) attention_pairs = nullptr;
 #endif
 #if defined(__AVX512VNNI__)
+// What panels want to know of vectors.
+typedef __mmask16 Mask;  // of lanes
+inline Mask first_lanes(int64_t n) {
+  return static_cast<Mask>(n >= kLanes ? 0xffff : n > 0 ? (1 << n) - 1 : 0);
+}
+inline Vec load_lanes(Mask lanes, const float* p) { return _mm512_maskz_loadu_ps(lanes, p); }
+inline void store_lanes(float* p, Mask lanes, Vec v) { _mm512_mask_storeu_ps(p, lanes, v); }
+inline Mask finite_lanes(Vec v) {
+  return static_cast<Mask>(~_mm512_fpclass_ps_mask(v, 0x99));  // infinite or not a number
+}
+inline bool all_lanes(Mask lanes) { return lanes == 0xffff; }
+// To nearest even; 0 in the other lanes.
+inline VecInt rounded(Mask lanes, Vec v) { return (VecInt)_mm512_maskz_cvtps_epi32(lanes, v); }
+inline void store_i8(char* p, VecInt v) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8((__m512i)v));
+}
+inline int32_t sum_lanes(VecInt v) { return _mm512_reduce_add_epi32((__m512i)v); }
+// The first n < 64 bytes, zeros behind.
+inline Words load_bytes(const void* p, int64_t n) {
+  return _mm512_maskz_loadu_epi8((__mmask64{1} << n) - 1, p);
+}
+
+// Lane i: the sum of v[i]'s lanes.
+inline VecInt add_lanes(const Words* v) {
+  __m512i a[8], b[4];
+  for (int i = 0; i < 8; ++i)
+    a[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
+                            _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
+  for (int i = 0; i < 4; ++i)
+    b[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
+                            _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
+  for (int i = 0; i < 2; ++i)
+    a[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0x88),
+                            _mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0xdd));
+  return (VecInt)_mm512_add_epi32(_mm512_shuffle_i32x4(a[0], a[1], 0x88),
+                                  _mm512_shuffle_i32x4(a[0], a[1], 0xdd));
+}
+
+// acc + products of unsigned a and signed b. The builtin's vectors are of another type, and GCC 12
+// then stores every sum in a loop over rows.
+inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+  return acc;
+}
+
 #include "cpu/kernels_panel.inc"
 #include "cpu/kernels_panel_i8.inc"
 #if defined(__AVX512BF16__)
