@@ -13,6 +13,10 @@
 #include <functional>
 #include <thread>
 
+#if defined(__x86_64__)
+#include "cpu/amx_tiles.h"
+#endif
+#include "cpu/cpu_backend.h"
 #include "error.h"
 
 namespace barkrt::bench {
@@ -63,6 +67,35 @@ CHAINS(fma512, "vfmadd231ps", "zmm")
 CHAINS(fma256, "vfmadd231ps", "ymm")
 CHAINS(bf16_512, "vdpbf16ps", "zmm")
 CHAINS(i8_512, "vpdpbusd", "zmm")
+CHAINS(i8_256, "%{vex%} vpdpbusd", "ymm")
+
+// Four chains by tiles, whose latency is a little above three times their throughput.
+void i8_tiles(int64_t n) {
+  configure_tiles();
+  for (; n > 0; --n) {
+    add_products_of_bytes<0, 4, 6>();
+    add_products_of_bytes<1, 4, 7>();
+    add_products_of_bytes<2, 5, 6>();
+    add_products_of_bytes<3, 5, 7>();
+  }
+  release_tiles();
+}
+void bf16_tiles(int64_t n) {
+  configure_tiles();
+  for (; n > 0; --n) {
+    add_products_of_pairs<0, 4, 6>();
+    add_products_of_pairs<1, 4, 7>();
+    add_products_of_pairs<2, 5, 6>();
+    add_products_of_pairs<3, 5, 7>();
+  }
+  release_tiles();
+}
+constexpr double kTileProducts = 16 * 16 * 16;  // of words
+
+bool is_usable(const char* isa) {
+  const std::vector<std::string> usable = cpu_instruction_sets();
+  return std::find(usable.begin(), usable.end(), isa) != usable.end();
+}
 #endif
 
 // Shortest time in which all threads get through work(thread), started together.
@@ -155,7 +188,14 @@ Roofs measure_roofs(int threads) {
   else if (__builtin_cpu_supports("fma"))
     roofs.f32 = peak(threads, fma256, 12 * 16);
   if (__builtin_cpu_supports("avx512bf16")) roofs.bf16 = peak(threads, bf16_512, 12 * 64);
-  if (__builtin_cpu_supports("avx512vnni")) roofs.i8 = peak(threads, i8_512, 12 * 128);
+  if (__builtin_cpu_supports("avx512vnni"))
+    roofs.i8 = peak(threads, i8_512, 12 * 128);
+  else if (is_usable("avx2_vnni"))
+    roofs.i8 = peak(threads, i8_256, 12 * 64);
+  if (is_usable("avx512_amx")) {
+    roofs.i8 = std::max(roofs.i8, peak(threads, i8_tiles, 4 * kTileProducts * 8));
+    roofs.bf16 = std::max(roofs.bf16, peak(threads, bf16_tiles, 4 * kTileProducts * 4));
+  }
 #endif
   return roofs;
 }

@@ -111,9 +111,12 @@ std::string cpu_name() {
   return "unnamed processor";
 }
 
-std::string cpu_detail() {
+std::string kernels_detail() {
   const std::string chosen = cpu_instruction_sets().front();
 #if defined(__x86_64__)
+  if (chosen == "avx512_amx")
+    return "avx512_amx kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
+           "and BF16, and AMX (for bf16 weights, and from 16 rows on for 8-bit weights)";
   if (chosen == "avx512_bf16")
     return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
            "and BF16 (for bf16 weights, and attention of the fine stage)";
@@ -131,6 +134,13 @@ std::string cpu_detail() {
 #else
   return chosen + " kernels: the only ones for this architecture";
 #endif
+}
+
+std::string cpu_detail() {
+  if (!cpu_amx_is_refused()) return kernels_detail();
+  return kernels_detail() +
+         "; it has AMX too, but the operating system refuses its use (Linux 5.16 is the first that "
+         "permits it)";
 }
 
 }  // namespace

@@ -11,6 +11,7 @@ using namespace reference;
 
 class Linear : public EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(Linear);
+BARKRT_IMITATED_AMX(Linear);
 
 struct Shape {
   int64_t t, k, n;
@@ -71,13 +72,16 @@ Operand cuda_operand(const Floats& x, int64_t k, DType type) {
   return {type == DType::BF16 ? in_bf16(x) : in_f16(x), static_cast<double>(k)};
 }
 
+bool multiplies_pairs(const std::string& isa) {
+  return isa == "avx512_bf16" || isa == "avx512_amx" || isa == "imitated_amx";
+}
 bool multiplies_bytes(const std::string& isa) {
-  return isa == "avx2_vnni" || isa == "avx512_vnni" || isa == "avx512_bf16";
+  return isa == "avx2_vnni" || isa == "avx512_vnni" || multiplies_pairs(isa);
 }
 
 Operand operand(const std::string& isa, const Floats& x, int64_t k, DType type) {
   if (isa == "cuda") return cuda_operand(x, k, type);
-  const bool bf16 = isa == "avx512_bf16", vnni = multiplies_bytes(isa);
+  const bool bf16 = multiplies_pairs(isa), vnni = multiplies_bytes(isa);
   // Exact within a block, then a product and an addition rounded together.
   if (type == DType::I8 && vnni) return {in_8_bits(x, k), static_cast<double>(k / 64 + 1)};
   // One product after the other.
@@ -295,27 +299,39 @@ TEST_P(Linear, SmallestNumbersGiveAlmostZero) {
     }
 }
 
-// Whatever multiplies bytes rounds and adds alike, in vectors of every width.
-TEST(LinearTables, ProductsOf8BitsHaveTheSameBitsInAll) {
-  std::vector<std::unique_ptr<Backend>> backends;
-  for (const std::string& isa : cpu_instruction_sets())
-    if (multiplies_bytes(isa)) backends.push_back(make_cpu_backend(2, isa));
-  if (backends.size() < 2) GTEST_SKIP() << "fewer than two instruction sets with VNNI";
-  for (const Shape& s :
-       {Shape{1, 768, 70}, Shape{1, 50, 3}, Shape{2, 130, 33}, Shape{16, 200, 50},
-        Shape{23, 64, 16}, Shape{24, 96, 47}, Shape{31, 3072, 20}, Shape{300, 140, 37}}) {
-    const Weights w(DType::I8, s.n, s.k, 29);
+// That the instruction sets that are usable give the same bits.
+void expect_same_bits(DType type, const std::vector<std::string>& isas) {
+  for (const Shape& s : {Shape{1, 768, 70}, Shape{1, 50, 3}, Shape{2, 130, 33}, Shape{16, 200, 50},
+                         Shape{23, 64, 16}, Shape{24, 96, 47}, Shape{31, 3072, 20},
+                         Shape{65, 1600, 129}, Shape{300, 140, 37}}) {
+    const Weights w(type, s.n, s.k, 29);
     Floats x = normal(s.t * s.k, 30), first;
     x[0] = 1e-39f;
     const Floats bias = normal(s.n, 31), add = normal(s.t * s.n, 32);
-    for (const auto& backend : backends) {
+    for (const std::string& isa : isas) {
       Floats out(add.size());
-      backend->linear(view(out.data(), s.t, s.n), read(x, s.t, s.k), w.matrix, bias.data(),
-                      read(add, s.t, s.n));
+      make_table_backend(2, isa)->linear(view(out.data(), s.t, s.n), read(x, s.t, s.k), w.matrix,
+                                         bias.data(), read(add, s.t, s.n));
       if (first.empty()) first = out;
-      EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4)) << "T=" << s.t;
+      EXPECT_EQ(0, std::memcmp(first.data(), out.data(), out.size() * 4))
+          << isas[0] << " and " << isa << " T=" << s.t;
     }
   }
+}
+
+// Whatever multiplies bytes rounds and adds alike, in vectors of every width and in tiles.
+TEST(LinearTables, ProductsOf8BitsHaveTheSameBitsInAll) {
+  std::vector<std::string> isas;
+  for (const char* isa : {"avx2_vnni", "avx512_vnni", "avx512_bf16", "avx512_amx", "imitated_amx"})
+    if (is_usable(isa)) isas.emplace_back(isa);
+  if (isas.size() < 2) GTEST_SKIP() << "fewer than two instruction sets that multiply bytes";
+  expect_same_bits(DType::I8, isas);
+}
+
+TEST(LinearTables, TilesAreWhatTheirImitationIs) {
+  if (!is_usable("avx512_amx")) GTEST_SKIP() << "this processor cannot run avx512_amx";
+  for (const DType type : {DType::BF16, DType::I8})
+    expect_same_bits(type, {"avx512_amx", "imitated_amx"});
 }
 
 TEST_P(Linear, NoRowsIsNoWork) {

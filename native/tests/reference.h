@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -14,6 +15,12 @@
 #include "backend.h"
 #include "cpu/cpu_backend.h"
 #include "host_views.h"
+
+namespace barkrt {
+#if defined(BARKRT_IMITATED_TILES)
+extern const Kernels kKernelsImitatedAmx;  // kernels_avx512.cc with amx_imitation.h
+#endif
+}  // namespace barkrt
 
 namespace barkrt::reference {
 
@@ -109,6 +116,21 @@ inline double dot_bound(const Sum& sum, int64_t n) {
   return (dot_roundings(n) + 16) * kRoundoff * sum.magnitude;
 }
 
+// Instruction sets of make_table_backend(): the processor's own, and imitated_amx.
+inline bool is_usable(const std::string& isa) {
+#if defined(BARKRT_IMITATED_TILES)
+  if (isa == "imitated_amx") return is_usable("avx512_bf16");
+#endif
+  const std::vector<std::string> usable = cpu_instruction_sets();
+  return std::find(usable.begin(), usable.end(), isa) != usable.end();
+}
+inline std::unique_ptr<Backend> make_table_backend(int n_threads, const std::string& isa) {
+#if defined(BARKRT_IMITATED_TILES)
+  if (isa == "imitated_amx") return std::make_unique<CpuBackend>(n_threads, kKernelsImitatedAmx);
+#endif
+  return make_cpu_backend(n_threads, isa);
+}
+
 // A test of every instruction set this build has and of the first CUDA device; the ones that this
 // machine lacks are skipped.
 class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
@@ -116,16 +138,14 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
   void SetUp() override {
     if (is_cuda()) {
       if (device_count() == 1) GTEST_SKIP() << "no CUDA device";
-    } else {
-      bool usable = false;
-      for (const std::string& name : cpu_instruction_sets()) usable |= name == GetParam();
-      if (!usable) GTEST_SKIP() << "this processor cannot run " << GetParam();
+    } else if (!is_usable(GetParam())) {
+      GTEST_SKIP() << "this processor cannot run " << GetParam();
     }
     backend = with_threads(2);
   }
   static bool is_cuda() { return GetParam() == std::string("cuda"); }
   static std::unique_ptr<Backend> with_threads(int n) {
-    return is_cuda() ? make_host_views(make_backend(1, n)) : make_cpu_backend(n, GetParam());
+    return is_cuda() ? make_host_views(make_backend(1, n)) : make_table_backend(n, GetParam());
   }
   // How many rows of a call have the bits that each has alone (backend.h).
   static int64_t rows_of_equal_bits() { return is_cuda() ? 16 : 1000; }
@@ -135,8 +155,11 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
 
 }  // namespace barkrt::reference
 
-#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                            \
-  INSTANTIATE_TEST_SUITE_P(Device, suite,                                              \
-                           ::testing::Values("generic", "avx2", "avx2_vnni", "avx512", \
-                                             "avx512_vnni", "avx512_bf16", "cuda"),    \
+#define BARKRT_INSTRUCTION_SETS(where, suite, ...)                       \
+  INSTANTIATE_TEST_SUITE_P(where, suite, ::testing::Values(__VA_ARGS__), \
                            [](const auto& instance) { return std::string(instance.param); })
+#define BARKRT_EVERY_INSTRUCTION_SET(suite)                                                       \
+  BARKRT_INSTRUCTION_SETS(Device, suite, "generic", "avx2", "avx2_vnni", "avx512", "avx512_vnni", \
+                          "avx512_bf16", "avx512_amx", "cuda")
+// Of ops alone, beside those: a model's backend is one of the processor's.
+#define BARKRT_IMITATED_AMX(suite) BARKRT_INSTRUCTION_SETS(Imitated, suite, "imitated_amx")

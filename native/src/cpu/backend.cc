@@ -6,6 +6,7 @@
 #include <unistd.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
 #endif
 
 #include <algorithm>
@@ -55,6 +56,27 @@ bool has_avx_vnni() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & 1u << 4) != 0;
 }
+
+bool has_amx() {
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25,
+                     kAll = kBf16 | kTile | kInt8;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kAll) == kAll;
+}
+
+// A process has to ask for tiles before it uses them, once for all its threads.
+bool kernel_permits_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // <asm/prctl.h> of Linux 5.16
+  return ::syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
+enum class Amx { None, Refused, Usable };
+Amx amx() {
+  static const Amx found = !has_amx()               ? Amx::None
+                           : kernel_permits_tiles() ? Amx::Usable
+                                                    : Amx::Refused;
+  return found;
+}
 #endif
 
 // Tables this processor can run, best first.
@@ -65,7 +87,9 @@ std::vector<const Kernels*> usable_kernels() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
     const bool vnni = __builtin_cpu_supports("avx512vnni");
-    if (vnni && __builtin_cpu_supports("avx512bf16")) usable.push_back(&kKernelsAvx512Bf16);
+    const bool bf16 = vnni && __builtin_cpu_supports("avx512bf16");
+    if (bf16 && amx() == Amx::Usable) usable.push_back(&kKernelsAvx512Amx);
+    if (bf16) usable.push_back(&kKernelsAvx512Bf16);
     if (vnni) usable.push_back(&kKernelsAvx512Vnni);
     usable.push_back(&kKernelsAvx512);
   }
@@ -103,6 +127,14 @@ std::vector<std::string> cpu_instruction_sets() {
   std::vector<std::string> names;
   for (const Kernels* kernels : usable_kernels()) names.emplace_back(kernels->name);
   return names;
+}
+
+bool cpu_amx_is_refused() {
+#if defined(__x86_64__)
+  return amx() == Amx::Refused;
+#else
+  return false;
+#endif
 }
 
 int cpu_usable_cores() {

@@ -63,6 +63,8 @@ class CpuBackend final : public Backend {
 // The instruction sets this build has and this processor can run, best first; "generic" is always
 // there.
 std::vector<std::string> cpu_instruction_sets();
+// Whether the processor has AMX, but the operating system does not let this process use it.
+bool cpu_amx_is_refused();
 // As make_cpu_backend(n_threads), with one of cpu_instruction_sets(). Throws Unsupported for any
 // other name.
 std::unique_ptr<Backend> make_cpu_backend(int n_threads, const std::string& instruction_set);

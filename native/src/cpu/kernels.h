@@ -1,14 +1,15 @@
 // kernels.h: the arithmetic of the CPU backend, once per instruction set.
 //
-// The kernels_*.inc files are compiled into kernels_generic.cc, twice into kernels_avx2.cc and three
-// times into kernels_avx512.cc, each with its own compiler flags; backend.cc picks one table at run time.
+// The kernels_*.inc files are compiled into kernels_generic.cc, twice into kernels_avx2.cc and four
+// times into kernels_avx512.cc, each with its own flags; backend.cc picks one table at run time.
 // Everything here is plain data: an inline function or template shared with the rest of the library
 // could be emitted with AVX instructions in it and then be chosen by the linker for all callers.
 //
 // Results of different tables differ in the last bits (lanes add in another order), and more where
 // a table rounds x to the precision of its instructions: to 8 bits a block of 64 beside 8-bit
-// weights (every _vnni table and those after it, with the same bits in all), to bf16 beside bf16
-// weights. Within one table they depend on nothing but the row's own inputs.
+// weights (avx2_vnni, and avx512_vnni and up: with the same bits in all), to bf16 beside bf16
+// weights (avx512_bf16 and avx512_amx, each in an order of its own). Within one table they depend
+// on nothing but the row's own inputs.
 #pragma once
 
 #include <stdint.h>
@@ -26,7 +27,8 @@ struct LinearTile {
   const float* x;  // (T, K)
   int64_t x_stride;
   const void* packed;  // (T) rows as pack_row() makes them, packed_row_bytes() apart; or NULL
-  void* panel;         // panel_bytes(), with packed rows
+  bool grouped;        // packed rows in groups, as turn_group() makes them; then t0 begins one
+  void* panel;         // panel_bytes(), with packed rows that are not grouped
   const void* w;       // (N, K), contiguous
   int32_t type;
   int64_t k;
@@ -77,6 +79,8 @@ constexpr int64_t panel_bytes(int64_t weight_row_bytes) {
   return kPanelOutputs * ((weight_row_bytes + 63) / 64 * 64);
 }
 
+constexpr int64_t kGroupRows = 16;  // of packed rows that are turned together
+
 struct Kernels {
   const char* name;
   int32_t lanes;
@@ -84,6 +88,10 @@ struct Kernels {
   // Size of a row of x in the form that linear wants with weights of this type; 0: as it is.
   int64_t (*packed_row_bytes)(int32_t type, int64_t k);
   void (*pack_row)(void* packed, const float* x, int64_t k, int32_t type);
+  // Whether linear wants that many packed rows of a product in groups of kGroupRows, the last one
+  // filled up with rows of zeros, each group then turned in place; NULL: never.
+  bool (*wants_groups)(int32_t type, int64_t rows);
+  void (*turn_group)(void* rows, int64_t row_bytes);
   void (*attention)(const AttentionTile& tile);
   // Attention by products of bf16 pairs, NULL where there are none: of rows that all see the same
   // keys, with a head_dim that is a multiple of 16 and an n_ctx that is one of 32. pack_pairs puts
@@ -115,5 +123,6 @@ extern const Kernels kKernelsAvx2Vnni;  // products with 8-bit weights
 extern const Kernels kKernelsAvx512;
 extern const Kernels kKernelsAvx512Vnni;  // the same
 extern const Kernels kKernelsAvx512Bf16;  // and with bf16 weights
+extern const Kernels kKernelsAvx512Amx;   // both by tiles, where that is faster
 
 }  // namespace barkrt

@@ -1,9 +1,16 @@
-// kernels_avx512.cc: sixteen lanes with AVX-512 F, BW, DQ and VL (x86-64-v4). Compiled three times:
-// so, with VNNI, and with VNNI and BF16.
+// kernels_avx512.cc: sixteen lanes with AVX-512 F, BW, DQ and VL (x86-64-v4). Compiled four times:
+// so, with VNNI, with VNNI and BF16, and with AMX beside them; once more for the tests, with tiles
+// that are imitated.
 #include "cpu/kernels.h"
 
 #include <immintrin.h>
 #include <string.h>
+
+#if defined(BARKRT_IMITATED_TILES)
+#include "amx_imitation.h"
+#elif defined(BARKRT_TILES)
+#include "cpu/amx_tiles.h"
+#endif
 
 namespace barkrt {
 namespace {
@@ -83,7 +90,8 @@ inline void transpose(float* out, int64_t out_stride, const float* in, int64_t i
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
-#if defined(__AVX512BF16__)
+// On the first processors with AMX vdpbf16ps is half as fast as multiplying floats.
+#if defined(__AVX512BF16__) && !defined(BARKRT_TILES)
 #include "cpu/kernels_attention_pairs.inc"
 #else
 constexpr decltype(Kernels::pack_pairs) pack_pairs = nullptr;
@@ -140,6 +148,14 @@ inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
 #if defined(__AVX512BF16__)
 #include "cpu/kernels_panel_bf16.inc"
 #endif
+#if defined(BARKRT_TILES)
+#include "cpu/kernels_panel_tiles.inc"
+
+// bf16 whatever the number of rows, whose bits must not depend on it.
+bool wants_groups(int32_t type, int64_t rows) {
+  return type == kKernelBF16 || (type == kKernelI8 && rows >= kGroupRows);
+}
+#endif
 
 int64_t packed_row_bytes(int32_t type, int64_t k) {
   if (type == kKernelI8) return PackedI8(k).row_bytes;
@@ -159,7 +175,10 @@ void pack_row(void* row, const float* x, int64_t k, int32_t type) {
 
 void linear_of_any(const LinearTile& tile) {
   if (tile.packed == nullptr) return linear(tile);
-#if defined(__AVX512BF16__)
+#if defined(BARKRT_TILES)
+  if (tile.type == kKernelBF16) return linear_by_tiles<TilesBf16>(tile);
+  if (tile.grouped) return linear_by_tiles<TilesI8>(tile);
+#elif defined(__AVX512BF16__)
   if (tile.type == kKernelBF16) return linear_bf16(tile);
 #endif
   linear_i8(tile);
@@ -169,31 +188,46 @@ void linear_of_any(const LinearTile& tile) { linear(tile); }
 int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
 void pack_row(void*, const float*, int64_t, int32_t) {}
 #endif
+#if !defined(BARKRT_TILES)
+constexpr decltype(Kernels::wants_groups) wants_groups = nullptr;
+constexpr decltype(Kernels::turn_group) turn_group = nullptr;
+#endif
 
 }  // namespace
 
-#if defined(__AVX512BF16__)
-const Kernels kKernelsAvx512Bf16 = {"avx512_bf16",
+#if defined(BARKRT_IMITATED_TILES)
+extern const Kernels kKernelsImitatedAmx;
+const Kernels kKernelsImitatedAmx = {"imitated_amx",
+#elif defined(BARKRT_TILES)
+const Kernels kKernelsAvx512Amx = {
+    "avx512_amx",
+#elif defined(__AVX512BF16__)
+const Kernels kKernelsAvx512Bf16 = {
+    "avx512_bf16",
 #elif defined(__AVX512VNNI__)
-const Kernels kKernelsAvx512Vnni = {"avx512_vnni",
+const Kernels kKernelsAvx512Vnni = {
+    "avx512_vnni",
 #else
-const Kernels kKernelsAvx512 = {"avx512",
+const Kernels kKernelsAvx512 = {
+    "avx512",
 #endif
-                                    kLanes,
-                                    linear_of_any,
-                                    packed_row_bytes,
-                                    pack_row,
-                                    attention,
-                                    pack_pairs,
-                                    attention_pairs,
-                                    to_f16,
-                                    to_bf16,
-                                    to_i8,
-                                    add_row,
-                                    layernorm,
-                                    gelu,
-                                    elu,
-                                    add,
-                                    lstm_cells};
+                                     kLanes,
+                                     linear_of_any,
+                                     packed_row_bytes,
+                                     pack_row,
+                                     wants_groups,
+                                     turn_group,
+                                     attention,
+                                     pack_pairs,
+                                     attention_pairs,
+                                     to_f16,
+                                     to_bf16,
+                                     to_i8,
+                                     add_row,
+                                     layernorm,
+                                     gelu,
+                                     elu,
+                                     add,
+                                     lstm_cells};
 
 }  // namespace barkrt

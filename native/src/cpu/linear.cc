@@ -2,13 +2,15 @@
 #include "cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "error.h"
 
 namespace barkrt {
 namespace {
 
-constexpr int64_t kRowsPerTile = 96;     // of x: they stay in the second-level cache
+// Of x: they stay in the second-level cache, which is larger where tiles are.
+constexpr int64_t kRowsPerTile = 96, kGroupedRowsPerTile = 256;
 constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' weight rows
 // Below so many multiply-adds a tile costs less than handing it to another thread.
 constexpr int64_t kLeastWork = 1 << 16;
@@ -57,18 +59,35 @@ struct Preparation {
         gamma(fused.gamma),
         beta(fused.beta),
         packed_bytes(of.packed_row_bytes(type, w.cols)),
+        unit(packed_bytes > 0 && of.wants_groups && of.wants_groups(type, rows.rows) ? kGroupRows
+                                                                                     : 1),
         row_bytes(packed_bytes > 0 ? packed_bytes
                   : gamma          ? w.cols * int64_t{sizeof(float)}
                                    : 0) {}
 
   bool needed() const { return row_bytes > 0; }
   bool packed() const { return packed_bytes > 0; }
+  bool grouped() const { return unit > 1; }
   // Working memory: all rows as prepared, and one row's norm on its way to being packed.
   int64_t norm_bytes() const { return gamma && packed() ? x.cols * int64_t{sizeof(float)} : 0; }
-  int64_t bytes() const { return round_up(x.rows * row_bytes, 64); }
+  int64_t bytes() const { return round_up(round_up(x.rows, unit) * row_bytes, 64); }
+  int64_t units() const { return round_up(x.rows, unit) / unit; }
 
-  // Rows begin .. end-1 into `to`, where row 0 is to lie. norm: norm_bytes().
+  // Units begin .. end-1 into `to`, where row 0 is to lie. norm: norm_bytes().
   void run(void* to, int64_t begin, int64_t end, void* norm) const {
+    for (int64_t u = begin; u < end; ++u) {
+      const int64_t first = u * unit, there = std::min(first + unit, x.rows);
+      run_rows(to, first, there, norm);
+      if (!grouped()) continue;
+      std::byte* const group = static_cast<std::byte*>(to) + first * row_bytes;
+      const int64_t missing = first + unit - there;
+      std::memset(group + (unit - missing) * row_bytes, 0,
+                  static_cast<size_t>(missing * row_bytes));
+      kernels.turn_group(group, row_bytes);
+    }
+  }
+
+  void run_rows(void* to, int64_t begin, int64_t end, void* norm) const {
     for (int64_t r = begin; r < end; ++r) {
       void* row = static_cast<std::byte*>(to) + r * row_bytes;
       const float* source = x.row(r);
@@ -83,7 +102,7 @@ struct Preparation {
 
   void use(LinearTile& tile, const void* rows) const {
     if (packed())
-      tile.packed = rows;
+      tile.packed = rows, tile.grouped = grouped();
     else
       tile.x = static_cast<const float*>(rows), tile.x_stride = x.cols;
   }
@@ -93,7 +112,9 @@ struct Preparation {
   int32_t type;
   const float* gamma;
   const float* beta;
-  int64_t packed_bytes, row_bytes;
+  int64_t packed_bytes;
+  int64_t unit;  // rows that are prepared together
+  int64_t row_bytes;
 };
 
 void run_tile(const Kernels& kernels, const LinearTile& tile, bool gelu) {
@@ -117,21 +138,23 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
 
   const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
   if (prepare.needed() && !by_each) {
-    pool_.parallel_for(x.rows, kLeastPrepared / std::max<int64_t>(w.cols, 1) + 1,
+    pool_.parallel_for(prepare.units(),
+                       kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
                        [&](int64_t begin, int64_t end) {
                          const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
                          prepare.run(shared.data(), begin, end, norm.data());
                        });
     prepare.use(whole, shared.data());
   }
-  const int64_t panel = prepare.packed() ? panel_bytes(w.cols * dtype_bytes(w.type)) : 0;
+  const bool by_panels = prepare.packed() && !prepare.grouped();
+  const int64_t panel = by_panels ? panel_bytes(w.cols * dtype_bytes(w.type)) : 0;
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
   const auto outputs = [&](int64_t begin, int64_t end) {
     const ScratchPool::Lease own = scratch_.take(each_bytes + prepare.norm_bytes() + panel);
     std::byte* const area = static_cast<std::byte*>(own.data());
     LinearTile tile = whole;
     if (by_each) {
-      prepare.run(area, 0, x.rows, area + each_bytes + panel);
+      prepare.run(area, 0, prepare.units(), area + each_bytes + panel);
       prepare.use(tile, area);
     }
     tile.panel = area + each_bytes;
@@ -141,7 +164,7 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   };
   if (few)
     pool_.for_stretches(w.rows, stretch_rows(w, x.rows, prepare.packed()), outputs, ahead);
-  else if (prepare.packed())  // pieces of a panel, each with all rows: weights are turned once
+  else if (by_panels)  // each with all rows: weights are turned once
     pool_.parallel_for(w.rows, kPanelOutputs, outputs);
   else
     tiles(whole, fused.gelu);
@@ -156,16 +179,17 @@ Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
 
 // Rows stay near while tiles of outputs go by.
 void CpuBackend::tiles(const LinearTile& whole, bool gelu) {
-  const int64_t row_tiles = (whole.t1 + kRowsPerTile - 1) / kRowsPerTile;
-  const int64_t tile_work = std::min(whole.t1, kRowsPerTile) * whole.k;
+  const int64_t rows = whole.grouped ? kGroupedRowsPerTile : kRowsPerTile;
+  const int64_t row_tiles = (whole.t1 + rows - 1) / rows;
+  const int64_t tile_work = std::min(whole.t1, rows) * whole.k;
   const int64_t outputs =
       std::max(kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, 8));
   const int64_t output_tiles = (whole.n1 + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       LinearTile tile = whole;
-      tile.t0 = i / output_tiles * kRowsPerTile;
-      tile.t1 = std::min(tile.t0 + kRowsPerTile, whole.t1);
+      tile.t0 = i / output_tiles * rows;
+      tile.t1 = std::min(tile.t0 + rows, whole.t1);
       tile.n0 = i % output_tiles * outputs;
       tile.n1 = std::min(tile.n0 + outputs, whole.n1);
       run_tile(kernels_, tile, gelu);
