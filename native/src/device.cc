@@ -116,7 +116,8 @@ std::string kernels_detail() {
 #if defined(__x86_64__)
   if (chosen == "avx512_amx")
     return "avx512_amx kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
-           "and BF16, and AMX (for bf16 weights, and from 16 rows on for 8-bit weights)";
+           "and BF16, and AMX (for bf16 weights, from 16 rows on for 8-bit weights, and for "
+           "attention of the fine stage)";
   if (chosen == "avx512_bf16")
     return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
            "and BF16 (for bf16 weights, and attention of the fine stage)";

@@ -11,6 +11,7 @@ using namespace reference;
 
 class Attention : public EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(Attention);
+BARKRT_IMITATED_AMX(Attention);
 
 // One sequence's cache in any type, readable as doubles.
 struct Cache {

@@ -59,8 +59,8 @@ float* cache_scales(const KvLayer& layer, void* half, int64_t head, int64_t head
 
 // Whether these rows attend by products of bf16 pairs.
 bool by_pairs(const Kernels& kernels, const KvLayer& layer, int64_t head_dim) {
-  return layer.type == DType::BF16 && kernels.attention_pairs && head_dim % 16 == 0 &&
-         layer.n_ctx % 32 == 0;
+  return layer.type == DType::BF16 && kernels.attention_pairs &&
+         head_dim % kernels.pair_channels == 0 && layer.n_ctx % 32 == 0;
 }
 
 // One head of one row of qkv.

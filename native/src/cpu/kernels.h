@@ -94,12 +94,13 @@ struct Kernels {
   void (*turn_group)(void* rows, int64_t row_bytes);
   void (*attention)(const AttentionTile& tile);
   // Attention by products of bf16 pairs, NULL where there are none: of rows that all see the same
-  // keys, with a head_dim that is a multiple of 16 and an n_ctx that is one of 32. pack_pairs puts
-  // `count` rows of one head, from a multiple of 32 on, into keys and values, each 32 * head_dim
-  // numbers of bf16 in an order of its own, which attention_pairs reads.
+  // keys, with a head_dim that is a multiple of pair_channels and an n_ctx that is one of 32.
+  // pack_pairs puts `count` rows of one head, from a multiple of 32 on, into keys and values, each
+  // 32 * head_dim numbers of bf16 in an order of its own, which attention_pairs reads.
   void (*pack_pairs)(void* keys, void* values, const float* k, const float* v, int64_t stride,
                      int64_t count, int64_t head_dim);
   void (*attention_pairs)(const AttentionTile& tile);
+  int64_t pair_channels;
   // dst[i] = src[i] rounded to nearest even.
   void (*to_f16)(uint16_t* dst, const float* src, int64_t n);
   void (*to_bf16)(uint16_t* dst, const float* src, int64_t n);

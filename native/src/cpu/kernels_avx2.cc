@@ -133,13 +133,15 @@ constexpr decltype(Kernels::pack_row) pack_row = nullptr;
 }  // namespace
 
 #if defined(__AVXVNNI__)
-const Kernels kKernelsAvx2Vnni = {"avx2_vnni",
+const Kernels kKernelsAvx2Vnni = {
+    "avx2_vnni",
 #else
-const Kernels kKernelsAvx2 = {"avx2",
+const Kernels kKernelsAvx2 = {
+    "avx2",
 #endif
-                                  kLanes,      linear_of_any, packed_row_bytes, pack_row,  nullptr,
-                                  nullptr,     attention,     nullptr,          nullptr,   to_f16,
-                                  to_bf16,     to_i8,         add_row,          layernorm, gelu,
-                                  elu,         add,           lstm_cells};
+    kLanes,      linear_of_any, packed_row_bytes, pack_row, nullptr, nullptr,
+    attention,   nullptr,       nullptr,          0,        to_f16,  to_bf16,
+    to_i8,       add_row,       layernorm,        gelu,     elu,     add,
+    lstm_cells};
 
 }  // namespace barkrt

@@ -90,12 +90,12 @@ inline void transpose(float* out, int64_t out_stride, const float* in, int64_t i
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
 
-// On the first processors with AMX vdpbf16ps is half as fast as multiplying floats.
-#if defined(__AVX512BF16__) && !defined(BARKRT_TILES)
+#if defined(__AVX512BF16__)
 #include "cpu/kernels_attention_pairs.inc"
 #else
 constexpr decltype(Kernels::pack_pairs) pack_pairs = nullptr;
 constexpr decltype(Kernels::attention_pairs) attention_pairs = nullptr;
+constexpr int64_t kPairChannels = 0;
 #endif
 #if defined(__AVX512VNNI__)
 // What panels want to know of vectors.
@@ -197,7 +197,8 @@ constexpr decltype(Kernels::turn_group) turn_group = nullptr;
 
 #if defined(BARKRT_IMITATED_TILES)
 extern const Kernels kKernelsImitatedAmx;
-const Kernels kKernelsImitatedAmx = {"imitated_amx",
+const Kernels kKernelsImitatedAmx = {
+    "imitated_amx",
 #elif defined(BARKRT_TILES)
 const Kernels kKernelsAvx512Amx = {
     "avx512_amx",
@@ -211,23 +212,9 @@ const Kernels kKernelsAvx512Vnni = {
 const Kernels kKernelsAvx512 = {
     "avx512",
 #endif
-                                     kLanes,
-                                     linear_of_any,
-                                     packed_row_bytes,
-                                     pack_row,
-                                     wants_groups,
-                                     turn_group,
-                                     attention,
-                                     pack_pairs,
-                                     attention_pairs,
-                                     to_f16,
-                                     to_bf16,
-                                     to_i8,
-                                     add_row,
-                                     layernorm,
-                                     gelu,
-                                     elu,
-                                     add,
-                                     lstm_cells};
+    kLanes,         linear_of_any, packed_row_bytes, pack_row,      wants_groups, turn_group,
+    attention,      pack_pairs,    attention_pairs,  kPairChannels, to_f16,       to_bf16,
+    to_i8,          add_row,       layernorm,        gelu,          elu,          add,
+    lstm_cells};
 
 }  // namespace barkrt

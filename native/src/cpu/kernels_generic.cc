@@ -91,8 +91,9 @@ int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
 
 }  // namespace
 
-const Kernels kKernelsGeneric = {
-    "generic", kLanes, linear,  packed_row_bytes, nullptr, nullptr, nullptr, attention, nullptr, nullptr,   to_f16,
-    to_bf16,   to_i8,  add_row, layernorm,        gelu,    elu,       add,     lstm_cells};
+const Kernels kKernelsGeneric = {"generic", kLanes,    linear,  packed_row_bytes, nullptr, nullptr,
+                                 nullptr,   attention, nullptr, nullptr,          0,       to_f16,
+                                 to_bf16,   to_i8,     add_row, layernorm,        gelu,    elu,
+                                 add,       lstm_cells};
 
 }  // namespace barkrt
