@@ -63,7 +63,7 @@ type KVType int32
 const (
 	KVF16 KVType = 0
 	KVF32 KVType = 1 // for parity with the reference implementations
-	KVI8  KVType = 2 // ErrUnsupported on devices that have none
+	KVI8  KVType = 2
 )
 
 // KVTypes are the types by the names that settings and options have for them.

@@ -230,14 +230,12 @@ void run(const Bench& b) {
     bench_linear(b, type, 1024, 3072, 768);
   }
   for (const DType type : {DType::F16, DType::F32, DType::I8}) {
-    if (!b.backend->has_kv_type(type)) continue;
     bench_attention(b, type, 1, 512, true);
     bench_attention(b, type, 1, 1000, true);
     bench_attention(b, type, 257, 0, true);
     bench_attention(b, type, 1024, 0, false);
   }
-  for (const DType type : {DType::F16, DType::I8})
-    if (b.backend->has_kv_type(type)) bench_batch_attention(b, type, 16, 512);
+  for (const DType type : {DType::F16, DType::I8}) bench_batch_attention(b, type, 16, 512);
   bench_attention(b, DType::BF16, 1024, 0, false);
   bench_rowwise(b, 1, 768);
   bench_rowwise(b, 1024, 768);

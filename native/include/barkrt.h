@@ -271,8 +271,7 @@ struct barkrt_session_params {
 
 BARKRT_API void barkrt_session_params_init(barkrt_session_params* params);
 /* Allocates everything a request will need; synthesize allocates nothing on the device. NULL
- * params: defaults. OUT_OF_MEMORY names the device and the bytes; UNSUPPORTED when the device has
- * no cache of that type. Caller frees *out. */
+ * params: defaults. OUT_OF_MEMORY names the device and the bytes. Caller frees *out. */
 BARKRT_API int32_t barkrt_session_new(barkrt_model* model, const barkrt_session_params* params,
                                       barkrt_session** out, barkrt_error* err);
 BARKRT_API int32_t barkrt_session_memory(const barkrt_session* session, barkrt_memory* out,

@@ -35,9 +35,8 @@ struct Rows {
 struct KvLayer {
   void* k = nullptr;
   void* v = nullptr;
-  // F16 or F32; I8 where has_kv_type() says so. BF16 for calls that are not causal: their queries
-  // and weights may be rounded to bf16 too, and what lies in the layer is then in an order of the
-  // device's own.
+  // F16, F32 or I8. BF16 for calls that are not causal: their queries and weights may be rounded to
+  // bf16 too, and what lies in the layer is then in an order of the device's own.
   DType type = DType::F16;
   int64_t n_ctx = 0;
   int64_t n_embd = 0;
@@ -85,9 +84,6 @@ class Backend {
   // this one has called synchronize(). `host` must stay mapped until release_weights.
   virtual const void* place_weights(const void* host, int64_t bytes) = 0;
   virtual void release_weights(const void* placed) noexcept = 0;
-
-  // Whether attention() takes a cache of this type. A session with another one is refused.
-  virtual bool has_kv_type(DType type) const { return type == DType::F16 || type == DType::F32; }
 
   // --- ops; T rows, C channels ---
   // out[t] = sum_s tables[s][ids[s * T + t]] (+ wpe[pos[t]]); a negative id adds nothing, a NULL

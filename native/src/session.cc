@@ -142,9 +142,6 @@ Session::Bytes Session::estimate(const Config& config, DType kv_type) {
 
 Session::Session(std::shared_ptr<const Model> model, DType kv_type)
     : model_(std::move(model)), memory_(SessionMemory::plan(model_->config(), kv_type)) {
-  if (!model_->backend().has_kv_type(kv_type))
-    fail(Status::Unsupported, "%s has no key-value cache of type %s; take F16 or F32",
-         model_->backend().device().c_str(), dtype_name(kv_type));
   kv_ = Buffer(model_->backend(), account_, Category::Kv, memory_.kv_bytes());
   activations_ =
       Buffer(model_->backend(), account_, Category::Activations, memory_.activation_bytes());

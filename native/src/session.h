@@ -45,7 +45,7 @@ struct Stats {
 // One request at a time; all device memory is allocated here.
 class Session {
  public:
-  // OutOfMemory names device and bytes; Unsupported when the device has no such cache.
+  // OutOfMemory names device and bytes.
   Session(std::shared_ptr<const Model> model, DType kv_type);
 
   // Bytes the constructor will count, by the same plan.

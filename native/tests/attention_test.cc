@@ -39,13 +39,14 @@ struct Cache {
   }
   // Of a cache of 8 bits.
   double scale(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
-    const int64_t head_dim = layer.n_embd / n_head;
     float of;
-    std::memcpy(&of,
-                bytes.data() + c / head_dim * kv_head_bytes(type, layer.n_ctx, head_dim) +
-                    buffer_bytes(layer.n_ctx * head_dim) + pos * 4,
-                4);
+    std::memcpy(&of, bytes.data() + scale_at(pos, c / (layer.n_embd / n_head)), 4);
     return static_cast<double>(of);
+  }
+  int64_t scale_at(int64_t pos, int64_t head) const {
+    const int64_t head_dim = layer.n_embd / n_head;
+    return head * kv_head_bytes(type, layer.n_ctx, head_dim) +
+           buffer_bytes(layer.n_ctx * head_dim) + pos * 4;
   }
 
   DType type;
@@ -88,15 +89,16 @@ double attention_bound(int64_t head_dim) {
   return 50 * (static_cast<double>(head_dim) / 4 + 16) * kRoundoff;
 }
 
-// GPUs attend more than 16 rows of one f16 cache on tensor cores where heads have 64 or 128
-// channels, with queries and weights rounded to f16, half a unit in the last place each: 2^-11. The
-// magnitudes of a score's terms, divided by sqrt(D), sum to below 8 sqrt(D/64), so with its own
+// GPUs attend more than 16 rows of one cache of 16 or 8 bits on tensor cores where heads have 64 or
+// 128 channels, with queries and weights rounded to f16, half a unit in the last place each: 2^-11.
+// The magnitudes of a score's terms, divided by sqrt(D), sum to below 8 sqrt(D/64), so with its own
 // rounding a weight moves by less than 10 sqrt(D/64) times that; values stay below 5, and most of
-// it cancels.
+// it cancels. Of 8 bits, keys and values are rounded to f16 as well, which is as much again.
 double bound_of(const Backend& backend, DType type, int64_t head_dim, int64_t rows) {
-  if (backend.device() == "cpu" || type != DType::F16 || rows <= 16 || head_dim % 64 != 0)
+  if (backend.device() == "cpu" || type == DType::F32 || rows <= 16 || head_dim % 64 != 0)
     return attention_bound(head_dim);
-  return 5 * 10 * std::sqrt(static_cast<double>(head_dim) / 64) * 0x1p-11;
+  return (type == DType::I8 ? 2 : 1) * 5 * 10 * std::sqrt(static_cast<double>(head_dim) / 64) *
+         0x1p-11;
 }
 
 struct Case {
@@ -132,15 +134,10 @@ void expect_attention(Backend& backend, const Case& c, DType type, bool causal) 
   }
 }
 
-std::vector<DType> cache_types(const Backend& backend) {
-  std::vector<DType> types;
-  for (const DType type : {DType::F16, DType::F32, DType::I8})
-    if (backend.has_kv_type(type)) types.push_back(type);
-  return types;
-}
+constexpr DType kCacheTypes[] = {DType::F16, DType::F32, DType::I8};
 
 TEST_P(Attention, EqualsDoublePrecision) {
-  for (const DType type : cache_types(*backend))
+  for (const DType type : kCacheTypes)
     for (const bool causal : {true, false})
       for (const Case& c : {Case{1, 1, 1}, Case{1, 7, 33}, Case{2, 8, 3}, Case{3, 20, 70},
                             Case{2, 64, 130}, Case{1, 72, 100}, Case{1, 33, 7}, Case{2, 128, 70}})
@@ -210,7 +207,7 @@ TEST_P(Attention, StepsEqualPrefill) {
   const std::vector<int32_t> slot(static_cast<size_t>(total), 0);
   std::vector<int32_t> pos;
   for (int32_t t = 0; t < total; ++t) pos.push_back(t);
-  for (const DType type : cache_types(*backend)) {
+  for (const DType type : kCacheTypes) {
     Floats whole;
     for (const int64_t piece : {total, int64_t{1}, int64_t{2}, int64_t{50}}) {
       Cache cache(type, total, n_embd, n_head);
@@ -232,7 +229,7 @@ TEST_P(Attention, StepsEqualPrefill) {
 // exact attention over their own cache, and the bits that each gets alone.
 TEST_P(Attention, SequencesMayBeMixedInOneCall) {
   const int64_t n_head = 2, n_embd = 2 * 24, steps = 40, n_slot = 4;
-  const DType types[n_slot] = {DType::F16, DType::F32, DType::F16, cache_types(*backend).back()};
+  const DType types[n_slot] = {DType::F16, DType::F32, DType::F16, DType::I8};
   const auto make = [&] {
     std::vector<std::unique_ptr<Cache>> caches;
     for (int64_t s = 0; s < n_slot; ++s)
@@ -275,17 +272,26 @@ void fill(Cache& cache, uint32_t seed) {
     for (size_t i = 0; i < half->size(); i += static_cast<size_t>(dtype_bytes(cache.type))) {
       const float value = distribution(bits);
       const auto f16 = static_cast<uint16_t>((bits() & 0x8000) | (0x3400 + bits() % 0x800));
-      if (cache.type == DType::F16)
+      if (cache.type == DType::I8)
+        (*half)[i] = static_cast<std::byte>(bits() % 255 - 127);
+      else if (cache.type == DType::F16)
         std::memcpy(half->data() + i, &f16, 2);  // from 1/4 to 1
       else
         std::memcpy(half->data() + i, &value, 4);
     }
+  if (cache.type != DType::I8) return;
+  for (int64_t head = 0; head < cache.n_head; ++head)
+    for (int64_t pos = 0; pos < cache.layer.n_ctx; ++pos)
+      for (std::vector<std::byte>* half : {&cache.k, &cache.v}) {
+        const float scale = static_cast<float>(1 + bits() % 100) * 0x1p-13f;
+        std::memcpy(half->data() + cache.scale_at(pos, head), &scale, 4);
+      }
 }
 
 // Single rows at the ends of what a device may give to one of its parts.
 TEST_P(Attention, StepsBehindManyKeysEqualDoublePrecision) {
   const int64_t n_head = 2, n_ctx = 1030;
-  for (const DType type : {DType::F16, DType::F32})
+  for (const DType type : kCacheTypes)
     for (const int64_t head_dim : {24, 64, 128})
       for (const int32_t at : {0, 30, 32, 126, 127, 128, 129, 255, 256, 600, 1029}) {
         SCOPED_TRACE(std::string(dtype_name(type)) + " D=" + std::to_string(head_dim) +
@@ -304,12 +310,16 @@ TEST_P(Attention, StepsBehindManyKeysEqualDoublePrecision) {
           ASSERT_NEAR(out[static_cast<size_t>(i)], expected[static_cast<size_t>(i)],
                       attention_bound(head_dim))
               << "channel " << i;
-        const auto row = static_cast<size_t>(head_dim * dtype_bytes(type));  // of head 0
+        const auto row = static_cast<size_t>(head_dim * dtype_bytes(type));
         std::vector<std::byte> after = cache.k;
-        for (size_t head = 0; head < 2; ++head) {
-          const size_t place = (head * n_ctx + static_cast<size_t>(at)) * row;
-          EXPECT_NE(0, std::memcmp(after.data() + place, before.data() + place, row));
-          std::memcpy(after.data() + place, before.data() + place, row);
+        const auto put_back = [&](int64_t place, size_t bytes) {
+          EXPECT_NE(0, std::memcmp(after.data() + place, before.data() + place, bytes));
+          std::memcpy(after.data() + place, before.data() + place, bytes);
+        };
+        for (int64_t head = 0; head < n_head; ++head) {
+          put_back(head * kv_head_bytes(type, n_ctx, head_dim) + at * static_cast<int64_t>(row),
+                   row);
+          if (type == DType::I8) put_back(cache.scale_at(at, head), 4);
         }
         EXPECT_EQ(after, before) << "wrote elsewhere";
       }
@@ -328,8 +338,8 @@ TEST_P(Attention, FewRowsGetTheBitsTheyGetAlone) {
     const auto make = [&] {
       std::vector<std::unique_ptr<Cache>> caches;
       for (uint32_t s = 0; s < 10; ++s) {
-        caches.push_back(std::make_unique<Cache>(s % 3 == 1 ? DType::F32 : DType::F16,
-                                                 s == 0 ? 1200 : 520 + s, n_embd, n_head));
+        caches.push_back(
+            std::make_unique<Cache>(kCacheTypes[s % 3], s == 0 ? 1200 : 520 + s, n_embd, n_head));
         fill(*caches.back(), 40 + s);
       }
       return caches;
@@ -362,7 +372,7 @@ TEST_P(Attention, PrefillInPiecesGivesTheSameBits) {
   std::vector<int32_t> pos;
   for (int32_t t = 0; t < total; ++t) pos.push_back(t);
   for (const int64_t head_dim : {64, 128})
-    for (const DType type : {DType::F16, DType::F32}) {
+    for (const DType type : kCacheTypes) {
       const int64_t n_embd = n_head * head_dim;
       const Floats qkv = normal(total * 3 * n_embd, 34);
       Floats whole;
@@ -401,7 +411,7 @@ TEST_P(Attention, PrefillInPiecesGivesTheSameBits) {
 // alone, and whichever thread does it.
 TEST_P(Attention, AStepOfManySequencesEqualsEachAlone) {
   const int64_t n_head = 3, n_embd = 3 * 64, n_slot = 16, past = 37;
-  for (const DType type : cache_types(*backend))
+  for (const DType type : kCacheTypes)
     for (const int threads : {1, 2, 3, 8}) {
       const auto on = with_threads(threads);
       std::vector<std::unique_ptr<Cache>> caches, alone;
@@ -480,8 +490,9 @@ TEST_P(Attention, LargeScoresPickTheLargest) {
 // The same where the largest score is not among the first or the last keys of a row.
 TEST_P(Attention, LargeScoresPickTheLargestOfManyKeys) {
   const int64_t n_embd = 64, rows = 300;
-  for (const DType type : {DType::F16, DType::F32})
+  for (const DType type : kCacheTypes)
     for (const int64_t largest : {5, 200}) {
+      const float tolerance = type == DType::I8 ? 0x1p-15f : 0;  // of a scale times 127
       Floats qkv(static_cast<size_t>(rows * 3 * n_embd)), out(static_cast<size_t>(rows * n_embd));
       std::vector<int32_t> slot(static_cast<size_t>(rows), 0), pos;
       for (int32_t t = 0; t < rows; ++t) {
@@ -495,11 +506,12 @@ TEST_P(Attention, LargeScoresPickTheLargestOfManyKeys) {
       backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &cache.layer,
                          {rows, slot.data(), pos.data()}, 1, true);
       for (int64_t t = largest; t < rows; ++t)
-        ASSERT_EQ(out[static_cast<size_t>(t * n_embd)], static_cast<float>(largest)) << t;
+        ASSERT_NEAR(out[static_cast<size_t>(t * n_embd)], static_cast<float>(largest), tolerance)
+            << t;
       backend->attention(view(out.data(), 1, n_embd),
                          read(qkv, rows, 3 * n_embd).slice(rows - 1, 1), &cache.layer,
                          {1, slot.data(), &pos.back()}, 1, true);
-      EXPECT_EQ(out[0], static_cast<float>(largest)) << "alone";
+      EXPECT_NEAR(out[0], static_cast<float>(largest), tolerance) << "alone";
     }
 }
 
@@ -527,7 +539,6 @@ TEST_P(Attention, CacheRoundsToNearestEven) {
 // Numbers of 8 bits: ties to even, the scale of the largest, none of zeros and of the
 // smallest; what is not finite makes the scale NaN, of that half alone.
 TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
-  if (!backend->has_kv_type(DType::I8)) GTEST_SKIP() << "no such cache on this device";
   const Floats values = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 63.49f, 0.0f, -0.0f, 1e-30f, -126.5f};
   const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0, 0, -126};
   const int64_t n = static_cast<int64_t>(values.size());
@@ -555,6 +566,40 @@ TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
     EXPECT_EQ(cache.value(cache.k, 0, 0), 0.0);
     EXPECT_TRUE(std::isnan(out[0]));
   }
+}
+
+// Numbers and scales, whether a step writes them or a prefill: those of the plainest CPU.
+TEST_P(Attention, ACacheOf8BitsHasTheSameBitsOnEveryDevice) {
+  const auto plain = make_cpu_backend(1, "generic");
+  for (const int64_t head_dim : {20, 64, 128})
+    for (const int64_t rows : {1, 12, 40}) {
+      const int64_t n_head = 2, n_embd = n_head * head_dim;
+      const Floats qkv = normal(rows * 3 * n_embd, 35);
+      Floats out(static_cast<size_t>(rows * n_embd));
+      const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
+      std::vector<int32_t> pos;
+      for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
+      Cache expected(DType::I8, rows + 1, n_embd, n_head),
+          cache(DType::I8, rows + 1, n_embd, n_head);
+      for (const auto& [on, to] : {std::pair(plain.get(), &expected), {backend.get(), &cache}})
+        on->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &to->layer,
+                      {rows, slot.data(), pos.data()}, n_head, true);
+      EXPECT_EQ(cache.k, expected.k) << "D=" << head_dim << " T=" << rows;
+      EXPECT_EQ(cache.v, expected.v) << "D=" << head_dim << " T=" << rows;
+    }
+}
+
+// What f16 does not have, which tensor cores multiply, is still no infinity.
+TEST_P(Attention, ACacheOf8BitsTakesNumbersBeyondF16) {
+  const int64_t n_embd = 64, rows = 40;
+  Floats qkv(static_cast<size_t>(rows * 3 * n_embd), 1e6f), out(static_cast<size_t>(rows * n_embd));
+  const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
+  std::vector<int32_t> pos;
+  for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
+  Cache cache(DType::I8, rows, n_embd, 1);
+  backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &cache.layer,
+                     {rows, slot.data(), pos.data()}, 1, true);
+  for (const float y : out) ASSERT_GE(y, 65000.0f);
 }
 
 TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {

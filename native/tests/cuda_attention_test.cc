@@ -23,21 +23,23 @@ Device& device() {
 }
 
 // Two sequences' caches, and steps of both.
-class CudaSteps : public testing::Test {
+class CudaSteps : public testing::TestWithParam<DType> {
  protected:
   static constexpr int64_t kHeads = 2, kEmbd = 2 * 64, kContext = 300, kRows = 2;
-  static constexpr int64_t kHalf = kContext * kEmbd * 2;
 
-  CudaSteps() : backend(make_backend(device())), random(7) {
+  CudaSteps()
+      : half_bytes(kHeads * kv_head_bytes(GetParam(), kContext, kEmbd / kHeads)),
+        backend(make_backend(device())),
+        random(7) {
     for (void*& p : caches) {
-      p = backend->alloc(kHalf);
-      backend->zero(p, kHalf);
+      p = backend->alloc(half_bytes);
+      backend->zero(p, half_bytes);
     }
     qkv = static_cast<float*>(backend->alloc(kRows * 3 * kEmbd * 4));
     out = static_cast<float*>(backend->alloc(kRows * kEmbd * 4));
   }
   ~CudaSteps() override {
-    for (void* p : caches) backend->free(p, kHalf);
+    for (void* p : caches) backend->free(p, half_bytes);
     backend->free(qkv, kRows * 3 * kEmbd * 4);
     backend->free(out, kRows * kEmbd * 4);
   }
@@ -61,7 +63,7 @@ class CudaSteps : public testing::Test {
     in.pos[0] = first, in.pos[1] = second;
     for (int s = 0; s < kRows; ++s) {
       void* const* const halves = caches + 4 * of + 2 * s;
-      in.kv[s] = {halves[0], halves[1], DType::F16, kContext, kEmbd};
+      in.kv[s] = {halves[0], halves[1], GetParam(), kContext, kEmbd};
     }
     return in;
   }
@@ -76,13 +78,17 @@ class CudaSteps : public testing::Test {
     return values;
   }
 
+  const int64_t half_bytes;
   std::unique_ptr<Backend> backend;
   std::mt19937 random;
   void* caches[8];
   float *qkv, *out;
 };
 
-TEST_F(CudaSteps, AreOneLaunchAndLeaveCountersAtZero) {
+INSTANTIATE_TEST_SUITE_P(Cache, CudaSteps, testing::Values(DType::F16, DType::I8),
+                         [](const auto& instance) { return dtype_name(instance.param); });
+
+TEST_P(CudaSteps, AreOneLaunchAndLeaveCountersAtZero) {
   const std::vector<float> values = numbers(kRows * 3 * kEmbd);
   backend->upload(qkv, values.data(), kRows * 3 * kEmbd * 4);
   backend->synchronize();
@@ -97,7 +103,7 @@ TEST_F(CudaSteps, AreOneLaunchAndLeaveCountersAtZero) {
 }
 
 // The positions pass ends of splits while the recorded launch stays the same.
-TEST_F(CudaSteps, PlayedAgainFollowTheirPositions) {
+TEST_P(CudaSteps, PlayedAgainFollowTheirPositions) {
   const int64_t played = emulation::counters(0).graph_launches;
   for (int32_t at = 0; at < 140; ++at) {
     const std::vector<float> values = numbers(kRows * 3 * kEmbd);
@@ -111,9 +117,9 @@ TEST_F(CudaSteps, PlayedAgainFollowTheirPositions) {
   }
   EXPECT_GT(emulation::counters(0).graph_launches, played + 100);
   for (int i = 0; i < 4; ++i) {
-    std::vector<std::byte> one(kHalf), other(kHalf);
-    backend->download(one.data(), caches[i], kHalf);
-    backend->download(other.data(), caches[4 + i], kHalf);
+    std::vector<std::byte> one(half_bytes), other(half_bytes);
+    backend->download(one.data(), caches[i], half_bytes);
+    backend->download(other.data(), caches[4 + i], half_bytes);
     EXPECT_EQ(one, other) << i;
   }
 }

@@ -181,6 +181,7 @@ TEST(Gpt, FineForwardEqualsThePlainOneForEachNumberOfCodebooks) {
 TEST_P(GptOnEach, StepsEqualOnePrefillBitForBit) {
   for (const auto& [matrices, type] : {std::pair(DType::F32, DType::F32),
                                        {DType::F32, DType::F16},
+                                       {DType::F32, DType::I8},
                                        {DType::BF16, DType::F16},
                                        {DType::I8, DType::F16}}) {
     const Config config = small_config();

@@ -16,6 +16,25 @@ struct AppendArgs {
   int head_dim;
 };
 
+// As 8 bits: a warp takes a head's keys or values.
+__device__ void append_row_of_8_bits(const AppendArgs& a, const KvLayer& layer, const float* from,
+                                     int64_t pos) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int n_head = a.n_embd / a.head_dim;
+  for (int i = static_cast<int>(threadIdx.x) / kWarp; i < 2 * n_head;
+       i += static_cast<int>(blockDim.x) / kWarp) {
+    const float* const x = from + static_cast<int64_t>(i) * a.head_dim;
+    int top = 0;
+    for (int c = lane; c < a.head_dim; c += kWarp) top = max(top, Scale8::magnitude(x[c]));
+    const auto [scale, inverse] = Scale8::of(warp_max(top));
+    const auto cache =
+        head_cache<int8_t>(i < n_head ? layer.k : layer.v, layer.n_ctx, i % n_head, a.head_dim);
+    for (int c = lane; c < a.head_dim; c += kWarp)
+      cache.numbers[pos * a.head_dim + c] = Scale8::round(x[c], inverse);
+    if (lane == 0) cache.scales[pos] = scale;
+  }
+}
+
 template <typename T>
 __device__ void append_row(const AppendArgs& a, const KvLayer& layer, const float* from,
                            int64_t pos) {
@@ -36,6 +55,8 @@ __global__ void append_rows(AppendArgs a) {
     append_row<__half>(a, layer, from, a.pos[row]);
   else if (layer.type == DType::BF16)
     append_row<__nv_bfloat16>(a, layer, from, a.pos[row]);
+  else if (layer.type == DType::I8)
+    append_row_of_8_bits(a, layer, from, a.pos[row]);
   else
     append_row<float>(a, layer, from, a.pos[row]);
 }
@@ -59,7 +80,7 @@ bool tiles_fit(View out, ConstView qkv, const DeviceRows& rows, int64_t head_dim
 }
 
 bool on_tensor_cores(const Properties& device, DType type) {
-  return type == DType::F16 || (type == DType::BF16 && device.at_least(8, 0));
+  return type == DType::F16 || type == DType::I8 || (type == DType::BF16 && device.at_least(8, 0));
 }
 
 }  // namespace

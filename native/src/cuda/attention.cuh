@@ -1,5 +1,5 @@
-// attention.cuh: what the kernels of attention share. Keys and values of a layer are each (n_head,
-// n_ctx, head_dim), BF16 layers too.
+// attention.cuh: what the kernels of attention share. Keys and values of a layer lie as backend.h
+// says, those of BF16 layers as F16's.
 #pragma once
 
 #include <cmath>
@@ -24,6 +24,46 @@ __device__ inline __half round_to(float x) {
 template <>
 __device__ inline __nv_bfloat16 round_to(float x) {
   return __float2bfloat16_rn(x);
+}
+
+// How the numbers of one head and position become 8 bits: the same ones as on the CPU.
+struct Scale8 {
+  float scale;    // NaN where a number is infinite or not one
+  float inverse;  // 0 where it would be infinite
+
+  // top: the largest magnitude() of the numbers.
+  __device__ static Scale8 of(int top) {
+    const float most = __int_as_float(top);
+    return {most / 127.0f + (most - most), most >= 0x1p-120f ? 127.0f / most : 0.0f};
+  }
+  // In the order of |x|, and NaN at its end.
+  __device__ static int magnitude(float x) { return __float_as_int(x) & 0x7fffffff; }
+  // The last byte of a sum with 1.5 * 2^23 is the rounded number.
+  __device__ static int8_t round(float x, float inverse) {
+    return static_cast<int8_t>(__float_as_int(x * inverse + 0x1.8p23f));
+  }
+};
+
+// Keys or values of one head.
+template <typename T>
+struct HeadCache {
+  T* numbers;     // (n_ctx, head_dim)
+  float* scales;  // (n_ctx) of int8_t
+};
+
+__host__ __device__ constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+static_assert(whole_lines(3 * 5) + whole_lines(3 * 4) == kv_head_bytes(DType::I8, 3, 5));
+
+template <typename T>
+__device__ inline HeadCache<T> head_cache(void* half, int64_t n_ctx, int64_t head,
+                                          int64_t head_dim) {
+  if constexpr (sizeof(T) == 1) {
+    const int64_t bytes = whole_lines(n_ctx * head_dim);
+    T* const numbers = static_cast<T*>(half) + head * (bytes + whole_lines(n_ctx * 4));
+    return {numbers, reinterpret_cast<float*>(numbers + bytes)};
+  } else {
+    return {static_cast<T*>(half) + head * n_ctx * head_dim, nullptr};
+  }
 }
 
 // Two 16-bit numbers in a register, the first in the lower half.
@@ -77,7 +117,8 @@ void attention_step(Stream& stream, View out, ConstView qkv, const DeviceRows& r
 
 // Rows that follow each other in one cache, which holds their keys and values already; head_dim 64
 // or 128, views aligned to 16 bytes. A row's bits depend on its own keys alone.
-// 16-bit caches, on tensor cores: queries and weights are rounded to the cache's type.
+// On tensor cores. 16-bit caches: queries and weights are rounded to the cache's type; of 8 bits:
+// keys and values as well, to f16.
 void attention_tile(Stream& stream, View out, ConstView qkv, const DeviceRows& rows, int64_t n_head,
                     bool causal);
 // F32 and BF16 caches, in f32.

@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <climits>
 
-#include "cuda/attention.cuh"
+#include "cuda/attention_keys.cuh"
 
 namespace barkrt::cuda {
 namespace {
@@ -20,7 +20,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kWarpKeys = 32;
 constexpr int kSplitKeys = kWarps * kWarpKeys;
-constexpr int kVector = 8;  // channels of a key that a lane reads at once
 
 struct StepArgs {
   float* out;  // (rows, n_head head_dim)
@@ -68,142 +67,99 @@ struct Fresh {
   }
 };
 
-// The keys or the values of one head.
-template <typename T>
-struct Half {
-  T* cache;          // (n_ctx, head_dim)
-  const float* own;  // row t of the call is at own + t * own_stride
-  int64_t own_stride;
-};
-
 // Where a warp leaves its part, in shared memory.
 struct WarpPart {
   float* values;  // (head_dim)
   float* top;
   float* total;
-  float* weights;  // (kWarpKeys), the warp's own
+  float* weights;   // (kWarpKeys), the warp's own
+  float* inverses;  // the same, of the values' Scale8
 };
 
-// Channels of one key, as the cache has them.
-template <typename T>
-struct Packed {
-  static constexpr int kPieces = kVector * sizeof(T) / sizeof(uint4);
-  uint4 piece[kPieces];
-
-  __device__ static Packed zero() { return {}; }
-  __device__ static Packed load(const T* from) {
-    Packed p;
-    for (int i = 0; i < kPieces; ++i) p.piece[i] = reinterpret_cast<const uint4*>(from)[i];
-    return p;
-  }
-  __device__ void store(T* to) const {
-    for (int i = 0; i < kPieces; ++i) reinterpret_cast<uint4*>(to)[i] = piece[i];
-  }
-  __device__ static Packed of(const float* from) {
-    const float4 low = reinterpret_cast<const float4*>(from)[0];
-    const float4 high = reinterpret_cast<const float4*>(from)[1];
-    Packed p;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      memcpy(&p.piece[0], &low, sizeof low);
-      memcpy(&p.piece[1], &high, sizeof high);
-    } else {
-      p.piece[0] = {pack<T>(low.x, low.y), pack<T>(low.z, low.w), pack<T>(high.x, high.y),
-                    pack<T>(high.z, high.w)};
-    }
-    return p;
-  }
-  __device__ void read(float x[kVector]) const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      memcpy(x, piece, sizeof piece);
-    } else {
-      const uint32_t word[4] = {piece[0].x, piece[0].y, piece[0].z, piece[0].w};
-      for (int i = 0; i < 4; ++i) {
-        const float2 two = unpack<T>(word[i]);
-        x[2 * i] = two.x, x[2 * i + 1] = two.y;
-      }
-    }
-  }
-};
-
-// Channels of a key at or after fresh.first; own: the call's row that holds it, or -1.
-template <typename T>
-__device__ Packed<T> late_channels(const Half<T>& half, int64_t at, int channel, int own,
-                                   bool append) {
-  if (own < 0) return Packed<T>::load(half.cache + at);
-  const auto channels = Packed<T>::of(half.own + own * half.own_stride + channel);
-  if (append) channels.store(half.cache + at);
-  return channels;
-}
-
-// Keys begin .. end-1 with head_dim 64 or 128: a key to 8 or 16 lanes.
+// Keys begin .. end-1 with head_dim 64 or 128: a key to 4, 8 or 16 lanes.
 template <typename T, int D>
 __device__ void attend_keys(const StepArgs& a, const Half<T>& keys, const Half<T>& values,
                             const Fresh& fresh, const float* query, int begin, int end,
                             const WarpPart& part) {
-  constexpr int kLanes = D / kVector, kGroups = kWarp / kLanes;
-  // Keys of a lane whose loads are under way at once: 128 bytes of keys, as many of values.
-  constexpr int kTurns = 16 / static_cast<int>(sizeof(T));
+  using Channels = Packed<T, D>;
+  constexpr int kCount = Channels::kCount, kLanes = D / kCount, kGroups = kWarp / kLanes;
+  // Keys of a lane whose loads are under way at once: 128 bytes of keys, as many of values; of 8
+  // bits half of that, which is all that the warp has where D is 64.
+  constexpr int kTurns = sizeof(T) == 2 ? 8 : 4;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int channel = lane % kLanes * kVector;
+  const int channel = lane % kLanes * kCount;
 
-  float q[kVector];
-  Packed<float>::load(query + channel).read(q);
-  for (int c = 0; c < kVector; ++c) q[c] *= a.scale;
+  float q[kCount];
+  load_floats(q, query + channel);
+  for (int c = 0; c < kCount; ++c) q[c] *= a.scale;
 
-  float top = -INFINITY, total = 0, sum[kVector] = {};
+  float top = -INFINITY, total = 0, sum[kCount] = {};
   for (int base = begin; base < end; base += kTurns * kGroups) {
-    Packed<T> k[kTurns], v[kTurns];
+    Channels k[kTurns], v[kTurns];
 #pragma unroll
     for (int i = 0; i < kTurns; ++i) {
       const int key = base + i * kGroups + lane / kLanes;
-      const int64_t at = static_cast<int64_t>(key) * D + channel;
-      k[i] = v[i] = Packed<T>::zero();
+      k[i] = v[i] = {};
       if (key < min(end, fresh.first))
-        k[i] = Packed<T>::load(keys.cache + at), v[i] = Packed<T>::load(values.cache + at);
+        k[i].load(keys.cache, key, channel), v[i].load(values.cache, key, channel);
     }
     if (end > fresh.first) {
 #pragma unroll
       for (int i = 0; i < kTurns; ++i) {
         const int key = base + i * kGroups + lane / kLanes;
-        const int64_t at = static_cast<int64_t>(key) * D + channel;
-        if (key < fresh.first || key >= end) continue;
-        const int own = fresh.row_of(key);
-        k[i] = late_channels(keys, at, channel, own, own == fresh.row);
-        v[i] = late_channels(values, at, channel, own, own == fresh.row);
+        const bool late = key >= fresh.first && key < end;
+        const int own = late ? fresh.row_of(key) : -1;
+        if (late && own < 0)
+          k[i].load(keys.cache, key, channel), v[i].load(values.cache, key, channel);
+        k[i].take(keys, key, channel, own, own == fresh.row);
+        v[i].take(values, key, channel, own, own == fresh.row);
       }
     }
     float score[kTurns], high = top;
 #pragma unroll
     for (int i = 0; i < kTurns; ++i) {
-      float x[kVector], dot = 0;
+      float x[kCount], dot = 0;
       k[i].read(x);
-      for (int c = 0; c < kVector; ++c) dot = fmaf(q[c], x[c], dot);
+      for (int c = 0; c < kCount; ++c) dot = fmaf(q[c], x[c], dot);
       for (int offset = kLanes / 2; offset > 0; offset /= 2)
         dot += __shfl_xor_sync(kAllLanes, dot, offset);
-      score[i] = base + i * kGroups + lane / kLanes < end ? dot : -INFINITY;
+      score[i] = base + i * kGroups + lane / kLanes < end ? k[i].scaled(dot) : -INFINITY;
       high = fmaxf(high, score[i]);
     }
     for (int offset = kLanes; offset < kWarp; offset *= 2)
       high = fmaxf(high, __shfl_xor_sync(kAllLanes, high, offset));
     const float kept = exp2f(top - high);
     top = high, total *= kept;
-    for (int c = 0; c < kVector; ++c) sum[c] *= kept;
+    for (int c = 0; c < kCount; ++c) sum[c] *= kept;
 #pragma unroll
     for (int i = 0; i < kTurns; ++i) {
-      const float weight = exp2f(score[i] - high);
-      float x[kVector];
+      const float weight = exp2f(score[i] - high), scaled = v[i].scaled(weight);
+      float x[kCount];
       v[i].read(x);
       total += weight;
-      for (int c = 0; c < kVector; ++c) sum[c] = fmaf(weight, x[c], sum[c]);
+      for (int c = 0; c < kCount; ++c) sum[c] = fmaf(scaled, x[c], sum[c]);
     }
   }
   for (int offset = kLanes; offset < kWarp; offset *= 2) {
     total += __shfl_xor_sync(kAllLanes, total, offset);
-    for (int c = 0; c < kVector; ++c) sum[c] += __shfl_xor_sync(kAllLanes, sum[c], offset);
+    for (int c = 0; c < kCount; ++c) sum[c] += __shfl_xor_sync(kAllLanes, sum[c], offset);
   }
   if (lane < kLanes)
-    for (int c = 0; c < kVector; ++c) part.values[channel + c] = sum[c];
+    for (int c = 0; c < kCount; ++c) part.values[channel + c] = sum[c];
   if (lane == 0) *part.top = top, *part.total = total;
+}
+
+// Of a key, of which the call's row `own` has the numbers, or the cache where that is -1.
+template <typename T>
+__device__ Scale8 scale_of(const Half<T>& half, int key, int own, bool append, int head_dim) {
+  if constexpr (sizeof(T) > 1) return {1, 0};
+  if (own < 0) return {half.cache.scales[key], 0};
+  int top = 0;
+  for (int c = 0; c < head_dim; ++c)
+    top = max(top, Scale8::magnitude(half.own[own * half.own_stride + c]));
+  const Scale8 scale = Scale8::of(top);
+  if (append) half.cache.scales[key] = scale.scale;
+  return scale;
 }
 
 // The same with any head_dim: first a key to a lane, then a channel to a lane.
@@ -213,31 +169,42 @@ __device__ void attend_keys_plainly(const StepArgs& a, const Half<T>& keys, cons
                                     const WarpPart& part) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const auto row_of = [&](int key) { return key >= fresh.first ? fresh.row_of(key) : -1; };
-  const auto number = [&](const Half<T>& of, int key, int own, int c) {
-    T* const cached = of.cache + static_cast<int64_t>(key) * a.head_dim + c;
+  const auto number = [&](const Half<T>& of, int key, int own, int c, float inverse) {
+    T* const cached = of.cache.numbers + static_cast<int64_t>(key) * a.head_dim + c;
     if (own < 0) return to_float(*cached);
-    const T rounded = round_to<T>(of.own[own * of.own_stride + c]);
+    const float x = of.own[own * of.own_stride + c];
+    T rounded;
+    if constexpr (sizeof(T) == 1)
+      rounded = Scale8::round(x, inverse);
+    else
+      rounded = round_to<T>(x);
     if (own == fresh.row) *cached = rounded;
     return to_float(rounded);
   };
+  const int mine = begin + lane;
   float score = -INFINITY;
-  if (begin + lane < end) {
-    const int own = row_of(begin + lane);
+  Scale8 of_value = {};
+  if (mine < end) {
+    const int own = row_of(mine);
+    const Scale8 of_key = scale_of(keys, mine, own, own == fresh.row, a.head_dim);
+    of_value = scale_of(values, mine, own, own == fresh.row, a.head_dim);
     float dot = 0;
     for (int c = 0; c < a.head_dim; ++c)
-      dot = fmaf(query[c], number(keys, begin + lane, own, c), dot);
-    score = dot * a.scale;
+      dot = fmaf(query[c], number(keys, mine, own, c, of_key.inverse), dot);
+    score = dot * of_key.scale * a.scale;
   }
   const float top = warp_max(score);
-  const float weight = begin + lane < end ? exp2f(score - top) : 0;
+  const float weight = mine < end ? exp2f(score - top) : 0;
   const float total = warp_sum(weight);
   if (lane == 0) *part.top = top, *part.total = total;
-  part.weights[lane] = weight;
+  part.weights[lane] = weight * of_value.scale;
+  part.inverses[lane] = of_value.inverse;
   __syncwarp();
   for (int c = lane; c < a.head_dim; c += kWarp) {
     float sum = 0;
     for (int key = begin; key < end; ++key)
-      sum = fmaf(part.weights[key - begin], number(values, key, row_of(key), c), sum);
+      sum = fmaf(part.weights[key - begin],
+                 number(values, key, row_of(key), c, part.inverses[key - begin]), sum);
     part.values[c] = sum;
   }
 }
@@ -249,9 +216,9 @@ __device__ void attend_warp(const StepArgs& a, const KvLayer& layer, const Fresh
   const int64_t n_embd = static_cast<int64_t>(a.n_head) * a.head_dim;
   const int64_t column = static_cast<int64_t>(head) * a.head_dim;
   const float* const query = a.qkv + fresh.row * a.qkv_stride + column;
-  const Half<T> keys = {static_cast<T*>(layer.k) + column * layer.n_ctx, a.qkv + column + n_embd,
-                        a.qkv_stride};
-  const Half<T> values = {static_cast<T*>(layer.v) + column * layer.n_ctx,
+  const Half<T> keys = {head_cache<T>(layer.k, layer.n_ctx, head, a.head_dim),
+                        a.qkv + column + n_embd, a.qkv_stride};
+  const Half<T> values = {head_cache<T>(layer.v, layer.n_ctx, head, a.head_dim),
                           a.qkv + column + 2 * n_embd, a.qkv_stride};
   if constexpr (D > 0)
     attend_keys<T, D>(a, keys, values, fresh, query, begin, end, part);
@@ -262,7 +229,7 @@ __device__ void attend_warp(const StepArgs& a, const KvLayer& layer, const Fresh
 // One block: head blockIdx.y of row first_row + blockIdx.z, keys from 128 * blockIdx.x on.
 template <int D>
 __global__ void __launch_bounds__(kSplitKeys, 1) step_rows(StepArgs a) {
-  BARKRT_DYNAMIC_SHARED(float, shared);  // (kWarps, head_dim + 2 + kWarpKeys)
+  BARKRT_DYNAMIC_SHARED(float, shared);  // (kWarps, head_dim + 2 + 2 kWarpKeys)
   BARKRT_SHARED(bool, last);
   const int split = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int row = a.first_row + static_cast<int>(blockIdx.z);
@@ -273,8 +240,9 @@ __global__ void __launch_bounds__(kSplitKeys, 1) step_rows(StepArgs a) {
   const int thread = static_cast<int>(threadIdx.x), warp = thread / kWarp;
   float* const tops = shared + kWarps * a.head_dim;
   float* const totals = tops + kWarps;
-  const WarpPart part = {shared + warp * a.head_dim, tops + warp, totals + warp,
-                         totals + kWarps + warp * kWarpKeys};
+  float* const of_keys = totals + kWarps + warp * 2 * kWarpKeys;
+  const WarpPart part = {shared + warp * a.head_dim, tops + warp, totals + warp, of_keys,
+                         of_keys + kWarpKeys};
   const int begin = split * kSplitKeys + warp * kWarpKeys;
   const int end = min(begin + kWarpKeys, n_keys);
   const Fresh fresh(a, row, pos);
@@ -283,6 +251,8 @@ __global__ void __launch_bounds__(kSplitKeys, 1) step_rows(StepArgs a) {
     attend_warp<__half, D>(a, layer, fresh, head, begin, end, part);
   else if (layer.type == DType::BF16)
     attend_warp<__nv_bfloat16, D>(a, layer, fresh, head, begin, end, part);
+  else if (layer.type == DType::I8)
+    attend_warp<int8_t, D>(a, layer, fresh, head, begin, end, part);
   else
     attend_warp<float, D>(a, layer, fresh, head, begin, end, part);
   __syncthreads();
@@ -367,7 +337,7 @@ void attention_step(Stream& stream, View out, ConstView qkv, const DeviceRows& r
                       : vectors && head_dim == 128 ? step_rows<128>
                                                    : step_rows<0>;
   const int64_t shared_bytes =
-      kWarps * (head_dim + 2 + kWarpKeys) * static_cast<int64_t>(sizeof(float));
+      kWarps * (head_dim + 2 + 2 * kWarpKeys) * static_cast<int64_t>(sizeof(float));
   for (int64_t row = 0; row < rows.count; row += most) {
     args.first_row = static_cast<int>(row);
     const dim3 grid(static_cast<unsigned>(n_splits), static_cast<unsigned>(n_head),

@@ -37,7 +37,7 @@ DeviceRows describe_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bo
     BARKRT_CHECK(rows.slot[t] >= 0 && rows.pos[t] >= 0);
     const KvLayer& layer = kv[rows.slot[t]];
     BARKRT_CHECK(rows.pos[t] < layer.n_ctx && layer.n_embd == n_embd);
-    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32 ||
+    BARKRT_CHECK(layer.type == DType::F16 || layer.type == DType::F32 || layer.type == DType::I8 ||
                  (layer.type == DType::BF16 && !causal));
     BARKRT_CHECK(causal || (rows.slot[t] == rows.slot[0] && rows.pos[t] < rows.count));
     d.n_ctx = std::max(d.n_ctx, layer.n_ctx);

@@ -71,6 +71,15 @@ __device__ inline float to_float(__half x) { return __half2float(x); }
 __device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ inline float to_float(int8_t x) { return static_cast<float>(x); }
 
+// The four int8 of a word. q + 128 put behind the exponent of 2^23 is 2^23 + 128 + q. A conversion
+// instruction would be slower than the memory of an H100.
+__device__ inline void widen_bytes(unsigned word, float* to) {
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned bits = __byte_perm(word ^ 0x80808080u, 0x4b000000u, 0x7440u + i);
+    to[i] = __uint_as_float(bits) - 8388736.0f;
+  }
+}
+
 __device__ inline float warp_sum(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
   return x;
@@ -78,6 +87,11 @@ __device__ inline float warp_sum(float x) {
 __device__ inline float warp_max(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2)
     x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, offset));
+  return x;
+}
+__device__ inline int warp_max(int x) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2)
+    x = max(x, __shfl_xor_sync(kAllLanes, x, offset));
   return x;
 }
 

@@ -101,15 +101,9 @@ struct Eight<int8_t, true> {
   __device__ void load(const int8_t* row, int k, int) {
     words = __ldg(reinterpret_cast<const uint2*>(row + k));
   }
-  // q + 128 put behind the exponent of 2^23 is 2^23 + 128 + q. A conversion instruction would be
-  // slower than the memory of an H100.
   __device__ void widen(float (&to)[kEight]) const {
-#pragma unroll
-    for (int i = 0; i < kEight; ++i) {
-      const unsigned word = (i < 4 ? words.x : words.y) ^ 0x80808080u;
-      const unsigned bits = __byte_perm(word, 0x4b000000u, 0x7440u + static_cast<unsigned>(i % 4));
-      to[i] = __int_as_float(static_cast<int>(bits)) - 8388736.0f;
-    }
+    widen_bytes(words.x, to);
+    widen_bytes(words.y, to + 4);
   }
 };
 
