@@ -127,10 +127,10 @@ EMULATED := $(CMAKE) -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
 emulated: ## parity on emulated CUDA devices; races, undefined and foreign memory of the kernels
 	@tools/install-deps build test
 	$(EMULATED) -B build/emulated -DCMAKE_CXX_FLAGS_RELEASE=-O2
-	cmake --build build/emulated -j $(JOBS) --target parity_test session_test
+	cmake --build build/emulated -j $(JOBS) --target parity_test session_test stages_test batch_test
 	@GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=0 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' & first=$$!; \
 	GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=1 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' && \
-	build/emulated/native/tests/session_test --gtest_brief=1 '--gtest_filter=*/cuda' && wait $$first
+	for name in session_test stages_test batch_test; do build/emulated/native/tests/$$name --gtest_brief=1 '--gtest_filter=*/cuda' || exit 1; done && wait $$first
 	$(EMULATED) -B build/traced -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBARKRT_TRACED=ON
 	cmake --build build/traced -j $(JOBS) --target $(TRACED) $(EMULATION)
 	@for name in $(EMULATION); do build/traced/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done

@@ -13,9 +13,9 @@ if(BARKRT_EMULATION)
   target_link_libraries(cuda_model_test PRIVATE synthetic)
 endif()
 
-# On emulated devices these two take minutes, and many with sanitizers: `make emulated` runs them there without.
+# On emulated devices these take minutes, and many with sanitizers: `make emulated` runs them there without.
 if(BARKRT_EMULATION AND BARKRT_SANITIZE)
-  set_tests_properties(parity_test session_test PROPERTIES ENVIRONMENT "GTEST_FILTER=-*/cuda")
+  set_tests_properties(parity_test session_test stages_test batch_test PROPERTIES ENVIRONMENT "GTEST_FILTER=-*/cuda")
 endif()
 
 # The header is C99 and the ABI is usable from C alone.

@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "error.h"
+#include "reference.h"
 #include "session.h"
 #include "synthetic.h"
 
@@ -190,13 +191,22 @@ TEST(ModelTensors, CoarseHeadIsNeverTiedThoughItsShapeFits) {
 
 // --- memory ---
 
-TEST(ModelMemory, EstimateEqualsWhatLoadAndSessionCount) {
+class ModelOnEach : public reference::EveryDevice {
+ protected:
+  static SyntheticOptions options(DType matrices = DType::F32) {
+    SyntheticOptions o;
+    o.matrices = matrices, o.instruction_set = GetParam();
+    return o;
+  }
+};
+BARKRT_EVERY_DEVICE(ModelOnEach);
+
+TEST_P(ModelOnEach, EstimateEqualsWhatLoadAndSessionCount) {
   for (const Config& config : {small_config(), odd_config()})
     for (const DType type : {DType::F32, DType::BF16, DType::I8}) {
-      SyntheticOptions options;
-      options.matrices = type;
-      options.voices = {{"a", synthetic_voice(config, 10, 15)}};
-      const SyntheticModel m = synthetic_model(config, 1, options);
+      SyntheticOptions with_voice = options(type);
+      with_voice.voices = {{"a", synthetic_voice(config, 10, 15)}};
+      const SyntheticModel m = synthetic_model(config, 1, with_voice);
       Config read;
       const ModelBytes bytes =
           Model::estimate(*Gguf::from_memory(m.image->data(), m.image->bytes()), &read);
@@ -204,7 +214,7 @@ TEST(ModelMemory, EstimateEqualsWhatLoadAndSessionCount) {
       EXPECT_EQ(m.model->account().live(Category::Tables), bytes.tables);
       EXPECT_EQ(m.model->account().live(Category::Activations), bytes.activations);
       EXPECT_EQ(m.model->account().total(), bytes.weights + bytes.tables + bytes.activations);
-      for (const DType kv : {DType::F16, DType::F32}) {
+      for (const DType kv : {DType::F16, DType::F32, DType::I8}) {
         const Session session(m.model, kv);
         const Session::Bytes need = Session::estimate(read, kv);
         EXPECT_EQ(session.account().live(Category::Kv), need.kv);
@@ -222,20 +232,21 @@ TEST(ModelMemory, OfAVoiceIsItsTensors) {
   EXPECT_EQ(with - without, 4 * (10 + 2 * 15 + 4 * 15));
 }
 
-TEST(ModelMemory, AccountOfTheFamilyOutlivesItAndReadsZero) {
-  const int64_t before = device_account(0)->total();
-  SyntheticModel m = synthetic_model(small_config());
+TEST_P(ModelOnEach, AccountOfTheFamilyOutlivesItAndReadsZero) {
+  const int device = is_cuda() ? 1 : 0;
+  const int64_t before = device_account(device)->total();
+  SyntheticModel m = synthetic_model(small_config(), 2, options());
   const std::shared_ptr<const MemoryAccount> family = m.model->family();
   const int64_t of_model = m.model->account().total();
   EXPECT_EQ(family->total(), of_model);
   auto session = std::make_unique<Session>(m.model, DType::F16);
   m.model.reset();
   EXPECT_EQ(family->total(), of_model + session->account().total());
-  EXPECT_EQ(device_account(0)->total(), before + family->total());
+  EXPECT_EQ(device_account(device)->total(), before + family->total());
   session.reset();
   EXPECT_EQ(family->total(), 0);
   EXPECT_GT(family->peak(), of_model);
-  EXPECT_EQ(device_account(0)->total(), before);
+  EXPECT_EQ(device_account(device)->total(), before);
 }
 
 TEST(ModelMemory, OfALoadStoppedInTheMiddleIsGone) {
@@ -295,12 +306,10 @@ TEST(ModelLoad, OfAnUnknownDeviceIsNotFound) {
 
 // The tokens of a reduced type need not be those of f32, but the model it stands for is exact: an
 // F32 file of the dequantised numbers.
-TEST(ModelTypes, ReducedMatricesSpeakAndStayNearF32) {
+TEST_P(ModelOnEach, ReducedMatricesSpeakAndStayNearF32) {
   for (const DType type : {DType::BF16, DType::I8}) {
-    SyntheticOptions options;
-    options.matrices = type;
-    const SyntheticModel f32 = synthetic_model(small_config());
-    const SyntheticModel reduced = synthetic_model(small_config(), 2, options);
+    const SyntheticModel f32 = synthetic_model(small_config(), 2, options());
+    const SyntheticModel reduced = synthetic_model(small_config(), 2, options(type));
     const std::vector<int32_t> prefix = semantic_prefix(small_config().semantic, {5, 6}, nullptr);
     std::vector<std::vector<float>> logits;
     for (const SyntheticModel* m : {&f32, &reduced}) {
@@ -311,7 +320,8 @@ TEST(ModelTypes, ReducedMatricesSpeakAndStayNearF32) {
       const Matrix tables[] = {w.wte[0], w.wte[0]};
       s.feed(prefix.data(), tables, 2, 17);
       const ConstView row = s.logits(w.lm_head.data(), 1);
-      logits.emplace_back(row.data, row.data + row.cols);
+      logits.emplace_back(static_cast<size_t>(row.cols));
+      m->model->backend().download(logits.back().data(), row.data, row.cols * 4);
     }
     double difference = 0, size = 0;
     for (size_t i = 0; i < logits[0].size(); ++i) {

@@ -153,8 +153,23 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
   std::unique_ptr<Backend> backend;
 };
 
+// A test of the CPU's best instruction set, "", and of the first CUDA device, where there is one.
+class EveryDevice : public ::testing::TestWithParam<const char*> {
+ protected:
+  void SetUp() override {
+    if (is_cuda() && device_count() == 1) GTEST_SKIP() << "no CUDA device";
+  }
+  static bool is_cuda() { return GetParam() == std::string("cuda"); }
+  // How much of something a test does: an emulated device takes its time.
+  static int64_t on_each(int64_t cpu, int64_t cuda) { return is_cuda() ? cuda : cpu; }
+};
+
 }  // namespace barkrt::reference
 
+#define BARKRT_EVERY_DEVICE(suite)                  \
+  INSTANTIATE_TEST_SUITE_P(                         \
+      Device, suite, ::testing::Values("", "cuda"), \
+      [](const auto& instance) { return std::string(*instance.param ? "cuda" : "cpu"); })
 #define BARKRT_INSTRUCTION_SETS(where, suite, ...)                       \
   INSTANTIATE_TEST_SUITE_P(where, suite, ::testing::Values(__VA_ARGS__), \
                            [](const auto& instance) { return std::string(instance.param); })
