@@ -1,5 +1,7 @@
 // call.cc: what every call of the runtime goes through, and the switches of emulation.h.
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 
 #include "report.h"
@@ -33,19 +35,34 @@ void start(Runtime& r, const std::vector<DeviceConfig>& configs) {
   }
 }
 
+[[noreturn]] void refuse(const char* name, const char* text, const char* form) {
+  std::fprintf(stderr, "%s=%s: want %s\n", name, text, form);
+  std::abort();
+}
+
 std::vector<DeviceConfig> from_environment() {
   DeviceConfig config;
   int count = 2;
   if (const char* text = std::getenv("BARKRT_EMULATED_DEVICES")) {
     size_t mib = config.bytes >> 20;
     if (std::sscanf(text, "%d:%zu:%d.%d", &count, &mib, &config.major, &config.minor) < 1 ||
-        count < 0) {
-      std::fprintf(stderr, "BARKRT_EMULATED_DEVICES=%s: want COUNT[:MIB[:MAJOR.MINOR]]\n", text);
-      std::abort();
-    }
+        count < 0)
+      refuse("BARKRT_EMULATED_DEVICES", text, "COUNT[:MIB[:MAJOR.MINOR]]");
     config.bytes = mib << 20;
   }
-  return std::vector<DeviceConfig>(static_cast<size_t>(count), config);
+  std::vector<DeviceConfig> configs(static_cast<size_t>(count), config);
+  if (const char* text = std::getenv("BARKRT_EMULATED_LOSSES")) {
+    for (const char* at = text; at != nullptr && *at != 0; at = std::strchr(at, ',')) {
+      at += *at == ',';
+      int device = -1;
+      long long kernel = 0;
+      if (std::sscanf(at, "%d:%lld", &device, &kernel) != 2 || device < 0 || device >= count ||
+          kernel < 1)
+        refuse("BARKRT_EMULATED_LOSSES", text, "DEVICE:KERNEL[,DEVICE:KERNEL]");
+      configs[static_cast<size_t>(device)].fatal_kernel = kernel;
+    }
+  }
+  return configs;
 }
 
 Runtime& emptied() {
@@ -112,6 +129,11 @@ cudaError_t call(const char* name, int device, const std::function<cudaError_t()
 }
 
 void report(const std::string& text) {
+  static const bool fatal = std::getenv("BARKRT_EMULATED_ABORT") != nullptr;
+  if (fatal) {
+    std::fprintf(stderr, "emulation: %s\n", text.c_str());
+    std::abort();
+  }
   const std::lock_guard<std::recursive_mutex> lock(mutex());
   constexpr size_t kMost = 100;
   if (reports().size() < kMost) reports().push_back(text);

@@ -20,10 +20,12 @@ struct DeviceConfig {
   size_t bytes = size_t{1} << 30;
   int major = 8, minor = 9;  // compute capability; decides shared memory and threads
   int n_multiprocessors = 4;
+  int64_t fatal_kernel = 0;  // the n-th kernel fails and loses the device; 0: none does
 };
 // Forgets all devices, with their memory, streams and reports, and starts with these. None: as on a
 // machine with a driver and no GPU. Before the first configure(): two of DeviceConfig, or what
-// BARKRT_EMULATED_DEVICES says: "COUNT[:MIB[:MAJOR.MINOR]]".
+// BARKRT_EMULATED_DEVICES says: "COUNT[:MIB[:MAJOR.MINOR]]", with the fatal kernels that
+// BARKRT_EMULATED_LOSSES says: "DEVICE:KERNEL[,DEVICE:KERNEL]".
 void configure(const std::vector<DeviceConfig>& devices);
 // As on a machine without a driver.
 void configure_without_driver();
@@ -46,7 +48,8 @@ Counters counters(int device);
 void reset_counters();
 
 // What the detectors found since the last call, in words; a test that ends with some fails
-// (fail_on_reports.cc).
+// (fail_on_reports.cc). In a program that takes none, BARKRT_EMULATED_ABORT ends the process at the
+// first one.
 std::vector<std::string> take_reports();
 
 }  // namespace emulation

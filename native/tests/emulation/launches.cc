@@ -61,7 +61,9 @@ cudaError_t put(const cudaLaunchConfig_t& config, const std::shared_ptr<const Ca
                                std::max(kSharedByDefault, dynamic_allowed(device, kernel))};
   return enqueue(stream, {Work::Kind::Kernel, kernel, [=, &device] {
                             ++device.counters.launches;
-                            device.lost = run_launch(*call, shape, limits);
+                            device.lost = ++device.n_kernels == device.config.fatal_kernel
+                                              ? cudaErrorLaunchFailure
+                                              : run_launch(*call, shape, limits);
                           }});
 }
 

@@ -349,6 +349,25 @@ TEST_F(Runtime, ALostDeviceFailsEveryCallAndTheOtherNone) {
   EXPECT_EQ(seen, 3);
 }
 
+TEST(Machines, LoseADeviceInItsFatalKernel) {
+  DeviceConfig doomed;
+  doomed.fatal_kernel = 2;
+  configure({doomed, DeviceConfig{}});
+  for (const int device : {0, 1}) {
+    int* x = nullptr;
+    expect(cudaSetDevice(device));
+    expect(cudaMalloc(&x, sizeof(int)));
+    expect(cudaMemset(x, 0, sizeof(int)));
+    cudaLaunchConfig_t config = {};
+    config.gridDim = config.blockDim = 1;
+    for (const bool last : {false, true}) {
+      expect(cudaLaunchKernelEx(&config, increment, x));
+      EXPECT_EQ(cudaDeviceSynchronize(),
+                last && device == 0 ? cudaErrorLaunchFailure : cudaSuccess);
+    }
+  }
+}
+
 TEST(Machines, WithoutDriverOrDevices) {
   int n = -1;
   configure({});
