@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"os"
 
 	"barkd/cgo"
 	"barkd/server/models/gguf"
@@ -75,6 +76,26 @@ func DefaultConfig() Config {
 		Voices: []Voice{{Name: "noise_a", SemanticTokens: 120}, {Name: "noise_b", SemanticTokens: 180}},
 		Type:   gguf.F16,
 	}
+}
+
+// SmallConfig returns the shape of a model for emulated GPUs, of which each thread is run by a processor: every part of
+// Bark, one layer each, so that a request takes a second or two there. It generates 0.1 to 0.4 s for any text.
+func SmallConfig() Config {
+	config := DefaultConfig()
+	config.Voices = []Voice{{Name: "noise_a", SemanticTokens: 12}, {Name: "noise_b", SemanticTokens: 18}}
+	c := &config.Schema
+	for _, gpt := range []*schema.GPT{&c.Semantic.GPT, &c.Coarse.GPT, &c.Fine.GPT} {
+		gpt.Layers, gpt.Embd = 1, 32
+	}
+	const codes = 32
+	c.CodebookSize, c.Codec.CodebookSize, c.Fine.VocabIn, c.Fine.VocabOut = codes, codes, codes+16, codes+16
+	last := c.Semantic.VocabSize + c.Coarse.Codebooks*codes
+	c.Coarse.SemanticPadToken, c.Coarse.InferToken, c.Coarse.VocabIn, c.Coarse.VocabOut = last, last+2, last+16, last+16
+	c.Semantic.MaxInputLength, c.Semantic.MaxNewTokens, c.Semantic.BlockSize = 16, 24, 40
+	c.Coarse.MaxInputLength, c.Coarse.MaxHistory, c.Coarse.WindowLength, c.Coarse.BlockSize = 16, 24, 12, 16+1+24+12
+	c.Fine.InputLength, c.Fine.HistoryLength, c.Fine.BlockSize = 32, 16, 32
+	c.Codec.HiddenSize, c.Codec.Filters = 16, 2
+	return config
 }
 
 // BarkSmallConfig returns the shape of suno/bark-small with 16-bit matrices, the default's vocabulary and no voices: what a
@@ -161,6 +182,25 @@ func WriteConfig(w io.Writer, seed uint64, config Config) error {
 		}
 	}
 	return g.Close()
+}
+
+// WriteFile makes a file in one step, so that an interrupted run leaves no half model.
+func WriteFile(path string, seed uint64, config Config) error {
+	f, err := os.Create(path + ".part")
+	if err != nil {
+		return err
+	}
+	err = WriteConfig(f, seed, config)
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		os.Remove(f.Name())
+	}
+	return err
 }
 
 // tensorWriter is a gguf.Writer or the codec's digest.
