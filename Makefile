@@ -34,7 +34,7 @@ native: ## libbarkrt (static and shared), and the embedded default model
 	@$(CMAKE) -B $(NATIVE) -DBARKRT_CUDA=$(CUDA) -DBARKRT_TESTS=$(TESTS) -DBARKRT_BENCH=ON >build/configure.log || { cat build/configure.log; exit 1; }
 	@sed -n 's/^-- CUDA: /CUDA: /p' build/configure.log
 	@cmake --build $(NATIVE) -j $(JOBS) --target barkrt_static barkrt_shared
-	@tools/stamp-native $(NATIVE)
+	@tools/stamp-native
 
 cuda: ## libbarkrt with CUDA for all targets, in build/cuda, and what each kernel takes; fetches a compiler
 	@tools/install-deps build
@@ -109,6 +109,7 @@ lint: ## what CI checks besides tests
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
 	@shellcheck tools/install-deps tools/stamp-native tools/gpu tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
 	go vet ./...
+	go vet -tags emulated ./cgo ./cgo/native ./server
 	CGO_ENABLED=0 go vet ./...
 	go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...
 
@@ -124,13 +125,15 @@ TRACED := linear_test rowwise_test conv_test attention_test draws_test gpt_test
 EMULATION := execution_test divergence_test runtime_test tracing_test
 EMULATED := $(CMAKE) -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
 .PHONY: emulated
-emulated: ## parity on emulated CUDA devices; races, undefined and foreign memory of the kernels
+emulated: ## parity, and the server, on emulated CUDA devices; races, undefined and foreign memory of the kernels
 	@tools/install-deps build test
 	$(EMULATED) -B build/emulated -DCMAKE_CXX_FLAGS_RELEASE=-O2
 	cmake --build build/emulated -j $(JOBS) --target parity_test session_test stages_test batch_test
 	@GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=0 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' & first=$$!; \
 	GTEST_BRIEF=1 GTEST_TOTAL_SHARDS=2 GTEST_SHARD_INDEX=1 build/emulated/native/tests/parity_test '--gtest_filter=*/cuda' && \
 	for name in session_test stages_test batch_test; do build/emulated/native/tests/$$name --gtest_brief=1 '--gtest_filter=*/cuda' || exit 1; done && wait $$first
+	@tools/stamp-native
+	BARKRT_EMULATED_ABORT=1 go test -tags emulated -count 1 -run Emulated ./cgo ./cgo/native ./server
 	$(EMULATED) -B build/traced -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DBARKRT_TRACED=ON
 	cmake --build build/traced -j $(JOBS) --target $(TRACED) $(EMULATION)
 	@for name in $(EMULATION); do build/traced/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done

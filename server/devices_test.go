@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -98,6 +99,57 @@ func (s server) ask(client *http.Client, model string, n int, events bool) (answ
 	return a, nil
 }
 
+// askAll has clients at work at the same time, every other one with events, while a device is lost. It returns how many
+// answers were whole.
+func (s server) askAll(t *testing.T, clients, each int, models []string) int {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
+	defer client.CloseIdleConnections()
+	var whole atomic.Int64
+	var running sync.WaitGroup
+	for i := range clients {
+		running.Go(func() {
+			for n := range each {
+				events := i%2 == 0
+				got, err := s.ask(client, models[(i+n)%len(models)], i*each+n, events)
+				assert.NoError(t, err)
+				switch {
+				case got == answer{200, "", true}:
+					whole.Add(1)
+				case !events:
+					assert.Fail(t, "nothing was sent when the device was lost", "%+v", got)
+				default:
+					assert.Contains(t, []string{"device_lost", "device_failed"}, got.code)
+				}
+			}
+		})
+	}
+	running.Wait()
+	return int(whole.Load())
+}
+
+// tellsOfTheLoss checks that everyone is told of a lost device, and that models are on the one that is left.
+func (s server) tellsOfTheLoss(t *testing.T, lost, left string) {
+	t.Helper()
+	assert.Equal(t, map[string]string{"cpu": "ok", lost: "lost", left: "ok"}, s.states(t))
+	for model, home := range s.homes(t) {
+		assert.Equal(t, left, home, model)
+	}
+	status, body := s.get(t, "/readyz")
+	assert.Equal(t, 200, status)
+	assert.Contains(t, fmt.Sprint(body["devices"]), "id:"+lost+" lost:")
+	resp, err := http.Get(s.url + "/metrics")
+	require.NoError(t, err)
+	metrics, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.NoError(t, resp.Body.Close())
+	assert.Contains(t, string(metrics), fmt.Sprintf("bark_device_lost{pool=%q} 1\n", lost))
+	assert.Contains(t, string(metrics), fmt.Sprintf("bark_device_lost{pool=%q} 0\n", left))
+	for model := range s.homes(t) {
+		assert.Contains(t, string(metrics), fmt.Sprintf("bark_cache_model_bytes{model=%q,pool=%q}", model, left))
+	}
+}
+
 func TestDeviceLostUnderLoadLosesNoRequest(t *testing.T) {
 	const clients, each = 20, 3
 	for _, fault := range []string{"device_lost_in_load", "device_lost_in_session", "device_lost", "device_lost_in_stream"} {
@@ -108,60 +160,17 @@ func TestDeviceLostUnderLoadLosesNoRequest(t *testing.T) {
 			}
 			rule := fmt.Sprintf(`{"fault": %q, "model": "suno/bark-small", "nth": %d}`, fault, nth)
 			s := gpus(t, rule, map[string]string{"MAX_CONCURRENT_REQUESTS": "8", "MOCK_TIME_SCALE": "0.002"})
-			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}
-			defer client.CloseIdleConnections()
-			var mu sync.Mutex
-			answers := make(map[answer]int)
-			var running sync.WaitGroup
-			for i := range clients {
-				running.Go(func() {
-					for n := range each {
-						model, events := []string{"suno/bark-small", "suno/bark-small", "barkd/tiny"}[(i+n)%3], i%2 == 0
-						got, err := s.ask(client, model, i*each+n, events)
-						assert.NoError(t, err)
-						if !events {
-							assert.Equal(t, answer{200, "", true}, got, "nothing was sent when the device was lost")
-						}
-						mu.Lock()
-						answers[got]++
-						mu.Unlock()
-					}
-				})
-			}
-			running.Wait()
-			total := 0
-			for got, n := range answers {
-				total += n
-				assert.True(t, got.audio || got.code == "device_lost" || got.code == "device_failed", "%+v", got)
-			}
-			assert.Equal(t, clients*each, total)
-			assert.Greater(t, answers[answer{200, "", true}], total/2, "%v", answers)
-			states := s.states(t)
+			whole := s.askAll(t, clients, each, []string{"suno/bark-small", "suno/bark-small", "barkd/tiny"})
+			assert.Greater(t, whole, clients*each/2)
 			lost, left := "cuda:0", "cuda:1"
-			if states[left] == "lost" {
+			if s.states(t)[left] == "lost" {
 				lost, left = left, lost
 			}
-			assert.Equal(t, map[string]string{"cpu": "ok", lost: "lost", left: "ok"}, states)
-			for model, home := range s.homes(t) {
-				assert.Equal(t, left, home, model)
-			}
-			got, err := s.ask(client, "suno/bark-small", 0, true)
-			require.NoError(t, err)
-			assert.True(t, got.audio)
+			s.speak(t, "suno/bark-small", "")
+			s.tellsOfTheLoss(t, lost, left)
 			assert.Equal(t, left, s.homes(t)["suno/bark-small"])
-			status, body := s.get(t, "/readyz")
-			assert.Equal(t, 200, status)
-			assert.Contains(t, fmt.Sprint(body["devices"]), "id:"+lost+" lost:")
 			require.Eventually(t, func() bool { return strings.Contains(s.log.String(), "a device is lost") }, 10*time.Second, time.Millisecond)
 			assert.Equal(t, 1, strings.Count(s.log.String(), "a device is lost"))
-			resp, err := http.Get(s.url + "/metrics")
-			require.NoError(t, err)
-			metrics, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			assert.Contains(t, string(metrics), fmt.Sprintf("bark_device_lost{pool=%q} 1\n", lost))
-			assert.Contains(t, string(metrics), fmt.Sprintf("bark_device_lost{pool=%q} 0\n", left))
-			assert.Contains(t, string(metrics), fmt.Sprintf("bark_cache_model_bytes{model=\"suno/bark-small\",pool=%q}", left))
 			assert.Zero(t, s.stop())
 		})
 	}

@@ -1,7 +1,9 @@
 package native
 
 // #cgo CFLAGS: -I${SRCDIR} -I${SRCDIR}/../../native/include
-// #cgo LDFLAGS: ${SRCDIR}/../../build/native/libbarkrt.a -l:libutf8proc.a -l:libstdc++.a -lm -lpthread -ldl -lrt -static-libgcc
+// #cgo !emulated LDFLAGS: ${SRCDIR}/../../build/native/libbarkrt.a
+// #cgo emulated LDFLAGS: ${SRCDIR}/../../build/emulated/libbarkrt.a ${SRCDIR}/../../build/emulated/libemulation.a -l:libboost_context.a
+// #cgo LDFLAGS: -l:libutf8proc.a -l:libstdc++.a -lm -lpthread -ldl -lrt -static-libgcc
 // #include "shim.h"
 import "C"
 

@@ -47,10 +47,14 @@ func modelDescribesItself(t *testing.T, s Subject) {
 func estimateEqualsWhatIsTaken(t *testing.T, s Subject) {
 	for _, kv := range []cgo.KVType{cgo.KVF16, cgo.KVF32, cgo.KVI8} {
 		opts := cgo.SessionOptions{KV: kv}
-		estimate, err := s.Runtime.Estimate(s.Source, cgo.LoadOptions{}, opts)
+		estimate, err := s.Runtime.Estimate(s.Source, cgo.LoadOptions{Device: s.Device}, opts)
 		require.NoError(t, err)
 		s.with(t, func(m cgo.Model) {
 			opened, err := m.NewSession(opts)
+			if s.NoI8 && kv == cgo.KVI8 {
+				assert.ErrorIs(t, err, cgo.ErrUnsupported)
+				return
+			}
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, opened.Close()) }()
 			for _, taken := range []cgo.Memory{m.Memory(), opened.Memory()} {
@@ -157,17 +161,17 @@ func missingSources(t *testing.T, s Subject) {
 
 func loadEndsWithItsContext(t *testing.T, s Subject) {
 	ctx, cancel := context.WithCancel(context.Background())
-	_, err := s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Progress: func(int64, int64) { cancel() }})
+	_, err := s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Device: s.Device, Progress: func(int64, int64) { cancel() }})
 	assert.ErrorIs(t, err, context.Canceled)
 	called := false
-	_, err = s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Progress: func(int64, int64) { called = true }})
+	_, err = s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Device: s.Device, Progress: func(int64, int64) { called = true }})
 	assert.ErrorIs(t, err, context.Canceled)
 	assert.False(t, called, "nothing starts")
 }
 
 func loadReportsProgress(t *testing.T, s Subject) {
 	last, end := int64(-1), int64(math.MinInt64)
-	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Progress: func(done, total int64) {
+	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Device: s.Device, Progress: func(done, total int64) {
 		assert.GreaterOrEqual(t, done, last)
 		assert.LessOrEqual(t, done, total)
 		last, end = done, total
@@ -180,7 +184,7 @@ func loadReportsProgress(t *testing.T, s Subject) {
 func loadPanicReachesTheCaller(t *testing.T, s Subject) {
 	for _, late := range []bool{false, true} { // at once, and in the last call
 		assert.PanicsWithValue(t, "boom", func() {
-			_, _ = s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Progress: func(done, total int64) {
+			_, _ = s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Device: s.Device, Progress: func(done, total int64) {
 				if !late || done == total {
 					panic("boom")
 				}

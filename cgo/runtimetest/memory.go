@@ -13,14 +13,14 @@ import (
 
 func (s Subject) live(t *testing.T) cgo.Memory {
 	t.Helper()
-	memory, err := s.Runtime.Live(0)
+	memory, err := s.Runtime.Live(s.Device)
 	require.NoError(t, err)
 	memory.PeakBytes = 0 // it never falls
 	return memory
 }
 
 func accountEndsAtZero(t *testing.T, s Subject) {
-	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{})
+	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Device: s.Device})
 	require.NoError(t, err)
 	account, own := m.Account(), m.Memory()
 	assert.Equal(t, own.TotalBytes-own.SharedBytes, account.Live(), "without components")
@@ -43,7 +43,7 @@ func accountEndsAtZero(t *testing.T, s Subject) {
 }
 
 func accountsDoNotLeak(t *testing.T, s Subject) {
-	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{})
+	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Device: s.Device})
 	require.NoError(t, err)
 	account := m.Account()
 	var all sync.WaitGroup
@@ -89,7 +89,7 @@ func componentsAreCountedOnce(t *testing.T, s Subject) {
 func stoppedLoadHoldsNothing(t *testing.T, s Subject) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	_, err := s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Progress: func(done, total int64) {
+	_, err := s.Runtime.Load(ctx, s.Source, cgo.LoadOptions{Device: s.Device, Progress: func(done, total int64) {
 		if done > total/2 {
 			cancel()
 		}
@@ -99,7 +99,7 @@ func stoppedLoadHoldsNothing(t *testing.T, s Subject) {
 }
 
 func trims(t *testing.T, s Subject) {
-	returned, err := s.Runtime.Trim(0)
+	returned, err := s.Runtime.Trim(s.Device)
 	require.NoError(t, err)
 	assert.GreaterOrEqual(t, returned, int64(0))
 	_, err = s.Runtime.Trim(99)

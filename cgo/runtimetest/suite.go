@@ -16,6 +16,8 @@ import (
 type Subject struct {
 	Runtime     cgo.Runtime
 	Source      cgo.Source   // a small model with at least two voices
+	Device      int          // where it runs
+	NoI8        bool         // the device has no key-value cache of 8 bits
 	LiveHandles func() int64 // handles not yet freed; each test must leave none
 }
 
@@ -68,7 +70,7 @@ func Run(t *testing.T, s Subject) {
 // with loads the model and closes it when f is done, so that the handles can be counted after it.
 func (s Subject) with(t *testing.T, f func(cgo.Model)) {
 	t.Helper()
-	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{})
+	m, err := s.Runtime.Load(context.Background(), s.Source, cgo.LoadOptions{Device: s.Device})
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, m.Close()) }()
 	f(m)
