@@ -9,6 +9,13 @@
 
 namespace barkrt::bench {
 
+// On emulated devices the benchmarks are tried, with little work: their numbers mean nothing.
+#ifdef BARKRT_EMULATION
+constexpr bool kTrial = true;
+#else
+constexpr bool kTrial = false;
+#endif
+
 // Rates over all threads, or of a whole device. 0: it lacks the instruction.
 struct Roofs {
   struct Read {

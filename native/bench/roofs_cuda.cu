@@ -13,7 +13,7 @@ namespace {
 
 using cuda::check;
 
-constexpr int kRepetitions = 9;
+constexpr int kRepetitions = kTrial ? 2 : 9;
 constexpr int kThreads = 256;
 
 // Each thread reads every n_threads-th 16 bytes, `turns` times over. What is read is never written
@@ -100,11 +100,11 @@ Roofs measure_cuda_roofs(int cuda_index) {
   roofs.device = "cuda:" + std::to_string(cuda_index);
   for (const int64_t megabytes : {4, 10, 20, 50, 110, 200, 400, 1000, 2000}) {
     const int64_t bytes = megabytes * 1000000;
-    if (static_cast<size_t>(bytes) > free_bytes / 2) break;
+    if (static_cast<size_t>(bytes) > free_bytes / 2 || (kTrial && megabytes > 10)) break;
     void* data = nullptr;
     check(cudaMalloc(&data, static_cast<size_t>(bytes)), "cudaMalloc");
     check(cudaMemset(data, 1, static_cast<size_t>(bytes)), "cudaMemset");
-    const int turns = static_cast<int>(std::max<int64_t>(4000 / megabytes, 2));
+    const int turns = kTrial ? 1 : static_cast<int>(std::max<int64_t>(4000 / megabytes, 2));
     const double s = best_seconds([&] {
       cuda::launch(nullptr, dim3(n_blocks), dim3(kThreads), 0, read_all,
                    static_cast<const uint4*>(data), bytes / 16, turns,
@@ -113,7 +113,7 @@ Roofs measure_cuda_roofs(int cuda_index) {
     check(cudaFree(data), "cudaFree");
     roofs.reads.push_back({static_cast<double>(bytes), static_cast<double>(bytes * turns) / s});
   }
-  constexpr int kSteps = 4096;
+  constexpr int kSteps = kTrial ? 16 : 4096;
   const double n_threads = static_cast<double>(n_blocks) * kThreads;
   float* const nowhere = static_cast<float*>(never);
   const auto rate = [&](double operations, const std::function<void()>& work) {
