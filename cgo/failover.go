@@ -17,7 +17,10 @@ type Loss struct {
 // judge looks whether an error of a device means that the device is lost; then the error is an ErrLost, too, and the
 // device takes no model any more.
 func (p *Pool) judge(device int, err error) error {
-	if !errors.Is(err, ErrDevice) || p.devices[device].Kind == "cpu" || p.runtime.Probe(device) == nil {
+	if !errors.Is(err, ErrDevice) || p.devices[device].Kind == "cpu" {
+		return err
+	}
+	if _, works := p.runtime.Probe(device); works == nil {
 		return err
 	}
 	p.lose(device, err.Error())

@@ -236,6 +236,34 @@ func TestDeviceThatNeverWorkedIsLostFromTheStart(t *testing.T) {
 	require.NoError(t, pool.Close(t.Context()))
 }
 
+// probed notes which devices are asked for anything.
+type probed struct {
+	cgo.Runtime
+	devices []int
+}
+
+func (p *probed) Probe(device int) (int64, error) {
+	p.devices = append(p.devices, device)
+	return p.Runtime.Probe(device)
+}
+
+func TestDevicesThatNoModelMayBeOnAreLeftAlone(t *testing.T) {
+	for _, c := range []struct {
+		opts cgo.PoolOptions
+		want []int
+	}{
+		{cgo.PoolOptions{}, nil},
+		{cgo.PoolOptions{Devices: []int{0, 2}}, []int{2}},
+		{cgo.PoolOptions{Devices: []int{0}, ModelDevices: map[string][]int{"suno/bark": {1, 0}}}, []int{1}},
+	} {
+		rt := &probed{Runtime: mock.New(mock.Options{GPUs: []int64{gb, gb}})}
+		pool, err := cgo.NewPool(rt, mock.Resolve, c.opts)
+		require.NoError(t, err)
+		assert.Equal(t, c.want, rt.devices)
+		require.NoError(t, pool.Close(t.Context()))
+	}
+}
+
 func TestProposedWarmUpFillsEveryDevice(t *testing.T) {
 	opts := cgo.PoolOptions{Devices: []int{0, 1, 2}, Budgets: []int64{gb, 3 * gb, 2 * gb}}
 	pool, _ := gpuPool(t, opts, []int64{3 * gb, 2 * gb}, "")

@@ -45,6 +45,16 @@ func (p placement) of(id string) []int {
 	return p.all
 }
 
+// uses says whether any model may be on the device.
+func (p placement) uses(device int) bool {
+	for _, list := range p.models {
+		if slices.Contains(list, device) {
+			return true
+		}
+	}
+	return slices.Contains(p.all, device)
+}
+
 // rank is 1 for the CPU beside other devices: it takes what they cannot have.
 func (p placement) rank(device int) int {
 	if p.devices[device].Kind == "cpu" {

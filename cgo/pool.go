@@ -109,8 +109,11 @@ func NewPool(rt Runtime, resolve Resolver, opts PoolOptions) (*Pool, error) {
 		Trace:    opts.Trace,
 	})
 	for i, d := range devices {
-		if d.Fault != "" {
-			p.lose(i, d.Fault)
+		if d.Kind == "cpu" || !placement.uses(i) {
+			continue
+		}
+		if _, err := rt.Probe(i); err != nil { // it never worked
+			p.lose(i, err.Error())
 		}
 	}
 	return p, nil

@@ -24,11 +24,11 @@ var (
 
 // Runtime loads models. Its methods may be called from any goroutine.
 type Runtime interface {
-	// Devices lists the devices; index 0 is the CPU.
+	// Devices lists the devices without using them; index 0 is the CPU.
 	Devices() ([]Device, error)
-	// Probe asks a device for something small. It answers at once: ErrDevice when the device is lost, which lasts until
-	// the process ends.
-	Probe(device int) error
+	// Probe begins to use a device, if nothing has, and returns how many of its bytes are free. ErrDevice when the device
+	// is lost, which lasts until the process ends, and is answered at once.
+	Probe(device int) (freeBytes int64, err error)
 	// Estimate returns the bytes that Load and one NewSession would take, without loading.
 	Estimate(src Source, opts LoadOptions, session SessionOptions) (Estimate, error)
 	// Load maps and validates a model. A ctx that ends stops the load between tensors with ctx.Err().
@@ -235,8 +235,6 @@ type Device struct {
 	Name       string
 	Detail     string // which code path was chosen, and why
 	UUID       string // that its driver tells others, too: "GPU-…", "MIG-…"; "" for none
-	Fault      string // why it cannot be used; "" when it can
 	Cores      int
-	FreeBytes  int64
 	TotalBytes int64
 }

@@ -79,12 +79,13 @@ func (c *devicesCommand) Run(io stdio) error {
 	}
 	w := tabwriter.NewWriter(io.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ID\tNAME\tCORES\tFREE\tTOTAL\tPATH")
-	for _, d := range all {
+	for i, d := range all {
 		detail := d.Detail
-		if d.Fault != "" {
-			detail = "cannot be used: " + d.Fault
+		free, err := b.runtime.Probe(i)
+		if err != nil {
+			detail = "cannot be used: " + err.Error()
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Name, d.Cores, megabytes(d.FreeBytes), megabytes(d.TotalBytes), detail)
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, d.Name, d.Cores, megabytes(free), megabytes(d.TotalBytes), detail)
 	}
 	return w.Flush()
 }

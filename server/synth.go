@@ -257,7 +257,16 @@ func (o *oneModel) Acquire(ctx context.Context, name string, _ cache.Ask) (speec
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
-	device := max(0, slices.IndexFunc(devices, func(d cgo.Device) bool { return d.Kind != "cpu" && d.Fault == "" }))
+	device := 0
+	for i, d := range devices {
+		if d.Kind == "cpu" {
+			continue
+		}
+		if _, err := o.b.runtime.Probe(i); err == nil {
+			device = i
+			break
+		}
+	}
 	started := time.Now()
 	model, err := o.b.runtime.Load(ctx, src, cgo.LoadOptions{Device: device, Threads: o.threads})
 	if err != nil {

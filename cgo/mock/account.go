@@ -126,7 +126,7 @@ func (r *Runtime) Live(device int) (cgo.Memory, error) {
 }
 
 // Trim implements cgo.Runtime. The simulated process has nothing to give back.
-func (r *Runtime) Trim(device int) (returned int64, err error) { return 0, r.Probe(device) }
+func (r *Runtime) Trim(device int) (returned int64, err error) { return 0, r.checkUsable(device) }
 
 // plus adds b, times sign, to a, but for the peak.
 func plus(a, b cgo.Memory, sign int64) cgo.Memory {

@@ -66,21 +66,27 @@ func (r *Runtime) LiveHandles() int64 { return r.handles.Load() }
 func (r *Runtime) Devices() ([]cgo.Device, error) {
 	all := []cgo.Device{{
 		ID: "cpu", Kind: "cpu", Name: "simulated processor", Detail: "mock: nothing is computed",
-		Cores: runtime.NumCPU(), FreeBytes: 24 << 30, TotalBytes: 32 << 30,
+		Cores: runtime.NumCPU(), TotalBytes: 32 << 30,
 	}}
 	for i, bytes := range r.opts.GPUs {
-		d := cgo.Device{ID: fmt.Sprintf("cuda:%d", i), Kind: "cuda", Name: "simulated GPU", Detail: "mock: nothing is computed",
-			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Cores: 100, FreeBytes: bytes, TotalBytes: bytes}
-		if err := r.Probe(i + 1); err != nil {
-			d.Fault, d.FreeBytes, d.TotalBytes = err.Error(), 0, 0
-		}
-		all = append(all, d)
+		all = append(all, cgo.Device{ID: fmt.Sprintf("cuda:%d", i), Kind: "cuda", Name: "simulated GPU", Detail: "mock: nothing is computed",
+			UUID: fmt.Sprintf("GPU-00000000-0000-0000-0000-%012d", i), Cores: 100, TotalBytes: bytes})
 	}
 	return all, nil
 }
 
 // Probe implements cgo.Runtime.
-func (r *Runtime) Probe(device int) error {
+func (r *Runtime) Probe(device int) (freeBytes int64, err error) {
+	if err := r.checkUsable(device); err != nil {
+		return 0, err
+	}
+	if device > 0 {
+		return r.opts.GPUs[device-1], nil
+	}
+	return 24 << 30, nil
+}
+
+func (r *Runtime) checkUsable(device int) error {
 	if err := r.checkDevice(device); err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ package native
 import "C"
 
 import (
-	"errors"
 	"regexp"
 
 	"barkd/cgo"
@@ -24,15 +23,6 @@ func (r *runtime) Devices() ([]cgo.Device, error) {
 		if err := toError(C.barkrt_device_describe(i, &d, &failure), &failure); err != nil {
 			return nil, err
 		}
-		var free, total C.int64_t
-		fault := ""
-		err := toError(C.barkrt_device_memory(i, &free, &total, &failure), &failure)
-		switch {
-		case errors.Is(err, cgo.ErrDevice) && i > 0: // the others are there all the same
-			fault = err.Error()
-		case err != nil:
-			return nil, err
-		}
 		detail := C.GoString(&d.detail[0])
 		devices = append(devices, cgo.Device{
 			ID:         C.GoString(&d.id[0]),
@@ -40,24 +30,23 @@ func (r *runtime) Devices() ([]cgo.Device, error) {
 			Name:       C.GoString(&d.name[0]),
 			Detail:     detail,
 			UUID:       uuid.FindString(detail),
-			Fault:      fault,
 			Cores:      int(d.n_cores),
-			FreeBytes:  int64(free),
-			TotalBytes: int64(total),
+			TotalBytes: int64(d.total_bytes),
 		})
 	}
 	return devices, nil
 }
 
 // Probe implements cgo.Runtime.
-func (r *runtime) Probe(device int) error {
+func (r *runtime) Probe(device int) (freeBytes int64, err error) {
 	index, err := toInt32("device", device)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var free, total C.int64_t
 	var failure C.barkrt_error
-	return toError(C.barkrt_device_memory(C.int32_t(index), &free, &total, &failure), &failure)
+	err = toError(C.barkrt_device_memory(C.int32_t(index), &free, &total, &failure), &failure)
+	return int64(free), err
 }
 
 // Trim implements cgo.Runtime.

@@ -92,17 +92,19 @@ BARKRT_API void barkrt_set_log(barkrt_log_fn fn, void* user);
 
 typedef struct barkrt_device {
   uint32_t struct_size;
-  char id[32];      /* "cpu", "cuda:0": stable within a process */
-  char kind[16];    /* "cpu", "cuda" */
-  char name[128];   /* the maker's name of the part */
-  char detail[256]; /* which code path was chosen, and why */
-  int32_t n_cores;  /* processors usable by this process (cpu) or multiprocessors (cuda) */
+  char id[32];         /* "cpu", "cuda:0": stable within a process */
+  char kind[16];       /* "cpu", "cuda" */
+  char name[128];      /* the maker's name of the part */
+  char detail[256];    /* which code path was chosen, and why */
+  int32_t n_cores;     /* processors usable by this process (cpu) or multiprocessors (cuda) */
+  int64_t total_bytes; /* its memory; for the CPU the smallest limit that holds for the process */
 } barkrt_device;
 
 /* At least 1: device 0 is the CPU, those behind it are CUDA's. */
 BARKRT_API int32_t barkrt_device_count(void);
-/* Fills *out, whose struct_size the caller has set to sizeof(barkrt_device). NOT_FOUND for an index
- * out of range. */
+/* Fills *out, whose struct_size the caller has set to sizeof(barkrt_device), and leaves the device
+ * alone: a CUDA device gets its context, hundreds of megabytes, when something else first concerns
+ * it. NOT_FOUND for an index out of range. */
 BARKRT_API int32_t barkrt_device_describe(int32_t index, barkrt_device* out, barkrt_error* err);
 /* Bytes free and in total on the device, as its driver or the kernel reports them now. DEVICE once
  * the device is lost: it then fails every call until the process ends, its detail says why, and

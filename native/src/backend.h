@@ -142,6 +142,7 @@ std::unique_ptr<Backend> make_cpu_backend(int n_threads);
 struct DeviceDescription {
   std::string id, kind, name, detail;
   int n_cores = 0;
+  int64_t total_bytes = 0;
 };
 int device_count();
 DeviceDescription describe_device(int index);

@@ -114,7 +114,8 @@ int32_t barkrt_device_count(void) {
 
 int32_t barkrt_device_describe(int32_t index, barkrt_device* out, barkrt_error* err) {
   return capi::fenced(err, [&] {
-    capi::write_struct(out, barkrt_device{}, sizeof(barkrt_device), "out");
+    constexpr size_t kFirst = offsetof(barkrt_device, total_bytes);
+    capi::write_struct(out, barkrt_device{}, kFirst, "out");
     const barkrt::DeviceDescription d = barkrt::describe_device(index);
     barkrt_device device{};
     capi::copy_text(device.id, d.id);
@@ -122,7 +123,8 @@ int32_t barkrt_device_describe(int32_t index, barkrt_device* out, barkrt_error* 
     capi::copy_text(device.name, d.name);
     capi::copy_text(device.detail, d.detail);
     device.n_cores = d.n_cores;
-    capi::write_struct(out, device, sizeof device, "out");
+    device.total_bytes = d.total_bytes;
+    capi::write_struct(out, device, kFirst, "out");
   });
 }
 

@@ -151,7 +151,9 @@ int device_count() { return 1 + cuda::device_count(); }
 DeviceDescription describe_device(int index) {
   need_device(index);
   if (index > 0) return cuda::describe_device(index - 1);
-  return {"cpu", "cpu", cpu_name(), cpu_detail(), cpu_usable_cores()};
+  int64_t free_bytes = 0, total_bytes = 0;
+  device_memory(0, &free_bytes, &total_bytes);
+  return {"cpu", "cpu", cpu_name(), cpu_detail(), cpu_usable_cores(), total_bytes};
 }
 
 void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {

@@ -87,6 +87,11 @@ static void test_devices(void) {
   d.struct_size = sizeof d;
   EXPECT_STATUS(barkrt_device_describe(0, &d, &err), BARKRT_OK);
   EXPECT(strcmp(d.id, "cpu") == 0 && d.n_cores >= 1 && d.struct_size == sizeof d);
+  EXPECT(d.total_bytes > 0);
+  d.struct_size = offsetof(barkrt_device, total_bytes); /* the struct's first version */
+  d.total_bytes = -7;
+  EXPECT_STATUS(barkrt_device_describe(0, &d, &err), BARKRT_OK);
+  EXPECT(d.n_cores >= 1 && d.total_bytes == -7);
   EXPECT_STATUS(barkrt_device_describe(1000, &d, &err), BARKRT_NOT_FOUND);
   EXPECT(d.id[0] == 0);
   EXPECT_STATUS(barkrt_device_describe(0, NULL, &err), BARKRT_INVALID_ARGUMENT);

@@ -67,6 +67,25 @@ Request greedy(const char* text) {
   return r;
 }
 
+// The first one here: the others use the devices.
+TEST(CudaDevices, AreDescribedWithoutAContext) {
+  ASSERT_EQ(barkrt_device_count(), 3);
+  for (int32_t i = 1; i < 3; ++i) {
+    barkrt_device device{};
+    device.struct_size = sizeof device;
+    barkrt_error error{};
+    ASSERT_EQ(barkrt_device_describe(i, &device, &error), BARKRT_OK) << error.text;
+    EXPECT_EQ(device.total_bytes, int64_t{1} << 30);
+    int64_t returned = -1;
+    ASSERT_EQ(barkrt_trim(i, &returned, &error), BARKRT_OK) << error.text;
+    EXPECT_EQ(returned, 0);
+    EXPECT_FALSE(emulation::has_context(i - 1)) << device.id;
+  }
+  int64_t free = 0, total = 0;
+  device_memory(kDevice, &free, &total);
+  EXPECT_TRUE(emulation::has_context(kDevice - 1));
+}
+
 TEST(CudaModel, SpeaksAsOnTheCpu) {
   const Image image = image_of(small_config());
   const Output expected = speak(Model::load(open(image), 0, 2, {}), greedy("hello"));

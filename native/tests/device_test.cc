@@ -19,6 +19,7 @@ TEST(Devices, FirstOneIsTheCpu) {
   EXPECT_FALSE(cpu.name.empty());
   EXPECT_EQ(cpu.name.find('\n'), std::string::npos);
   EXPECT_GE(cpu.n_cores, 1);
+  EXPECT_GT(cpu.total_bytes, 0);
   // The detail names the kernels that run.
   EXPECT_EQ(cpu.detail.find(cpu_instruction_sets().front()), 0u) << cpu.detail;
 }

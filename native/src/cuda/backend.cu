@@ -298,8 +298,12 @@ int device_count() { return Device::count(); }
 
 DeviceDescription describe_device(int index) {
   const Device& device = Device::at(index);
-  return {device.id(), "cuda", device.facts().name, detail(device),
-          device.facts().properties.n_multiprocessors};
+  return {device.id(),
+          "cuda",
+          device.facts().name,
+          detail(device),
+          device.facts().properties.n_multiprocessors,
+          device.facts().memory_bytes};
 }
 
 void device_memory(int index, int64_t* free_bytes, int64_t* total_bytes) {

@@ -33,6 +33,7 @@ void Pool::open() {
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
           "cudaMemPoolSetAttribute");
     pool_ = pool;
+    is_open_.store(true, std::memory_order_release);
   });
 }
 
@@ -118,8 +119,8 @@ int64_t Pool::reserved_bytes() {
 }
 
 int64_t Pool::trim() {
+  if (!is_open_.load(std::memory_order_acquire)) return 0;  // nothing is in it
   open();
-  if (!pool_) return 0;
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   const int64_t before = reserved_bytes();
   check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");

@@ -48,8 +48,9 @@ class Pool {
 
   Device& device_;
   std::once_flag opened_;
-  cudaMemPool_t pool_ = nullptr;   // NULL where the driver has none
-  cudaStream_t stream_ = nullptr;  // of what belongs to no stream
+  std::atomic<bool> is_open_{false};  // and there is a pool_
+  cudaMemPool_t pool_ = nullptr;      // NULL where the driver has none
+  cudaStream_t stream_ = nullptr;     // of what belongs to no stream
   std::atomic<int64_t> live_{0};
 };
 

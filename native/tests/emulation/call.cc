@@ -86,6 +86,11 @@ cudaError_t injected(Runtime& r, const char* name) {
   return --r.calls_to_failure == 0 ? r.failure : cudaSuccess;
 }
 
+// Those that only ask what the driver knows of a device make no context.
+bool makes_context(const std::string& name) {
+  return name != "cudaGetDeviceProperties" && name.rfind("cudaDeviceGet", 0) != 0;
+}
+
 cudaError_t before(Runtime& r, const char* name, int device) {
   if (current() != nullptr || in_host_function()) {
     report(std::string(name) + (current() != nullptr ? " in a kernel" : " in a host function"));
@@ -96,7 +101,10 @@ cudaError_t before(Runtime& r, const char* name, int device) {
   if (device >= static_cast<int>(r.devices.size()) || device < kNone) return cudaErrorInvalidDevice;
   if (const cudaError_t error = injected(r, name)) return error;
   const int concerned = device == kCurrent ? current_device() : device;
-  return concerned >= 0 ? r.devices[static_cast<size_t>(concerned)]->lost : cudaSuccess;
+  if (concerned < 0) return cudaSuccess;
+  Device& d = *r.devices[static_cast<size_t>(concerned)];
+  d.has_context = d.has_context || makes_context(name);
+  return d.lost;
 }
 
 }  // namespace
@@ -166,6 +174,10 @@ void lose_device(int device, cudaError_t error) {
   runtime().devices.at(static_cast<size_t>(device))->lost = error;
 }
 
+bool has_context(int device) {
+  const std::lock_guard<std::recursive_mutex> lock(mutex());
+  return runtime().devices.at(static_cast<size_t>(device))->has_context;
+}
 Counters counters(int device) {
   const std::lock_guard<std::recursive_mutex> lock(mutex());
   Counters c = runtime().devices.at(static_cast<size_t>(device))->counters;

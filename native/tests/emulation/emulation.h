@@ -36,6 +36,9 @@ void fail_call(const std::string& call, int n, cudaError_t error);
 // Every later call that concerns the device returns `error`.
 void lose_device(int device, cudaError_t error);
 
+// Whether the device has a context: since its first call that is more than a question about it.
+bool has_context(int device);
+
 struct Counters {
   int64_t launches = 0;  // kernels that ran, those of graphs included
   int64_t graph_launches = 0;

@@ -87,6 +87,7 @@ struct Device {
   std::map<const std::byte*, Allocation> live;
   cudaError_t lost = cudaSuccess;
   int64_t n_kernels = 0;  // so far
+  bool has_context = false;
   std::unique_ptr<CUmemPoolHandle_st> default_pool;
   std::shared_ptr<CUstream_st> default_stream;
   std::map<const void*, int> max_dynamic_shared;  // by kernel, where it was set
