@@ -37,7 +37,7 @@
 extern "C" {
 #endif
 
-#if defined(BARKRT_SHARED) && defined(__GNUC__)
+#if defined(BARKRT_EXPORT) && defined(__GNUC__)
 #define BARKRT_API __attribute__((visibility("default")))
 #else
 #define BARKRT_API

@@ -15,7 +15,6 @@ namespace {
 constexpr const char* kDigestKey = "bark.codec.sha256";
 constexpr std::string_view kPrefix = "codec.";
 constexpr size_t kDigestLength = 64;
-constexpr int32_t kLogWarn = 2;  // barkrt_log_level
 
 bool is_member(const GgufTensor& t) { return t.name.substr(0, kPrefix.size()) == kPrefix; }
 

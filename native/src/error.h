@@ -40,7 +40,8 @@ class Error : public std::runtime_error {
 int64_t checked_mul(int64_t a, int64_t b);
 int64_t checked_add(int64_t a, int64_t b);
 
-// Log lines to the sink of barkrt_set_log; level is a barkrt_log_level.
+// Log lines to the sink of barkrt_set_log; level is a barkrt_log_level: one of these.
+constexpr int32_t kLogDebug = 0, kLogInfo = 1, kLogWarn = 2;
 void log_line(int32_t level, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 // Where log_line writes: barkrt_set_log. NULL discards. A line being written may still reach the

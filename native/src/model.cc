@@ -68,8 +68,6 @@ class Builder {
   std::unordered_set<std::string_view> used_;
 };
 
-constexpr int32_t kLogWarn = 2;  // barkrt_log_level
-
 // Legal, and harmless for short clips: the run that needs more is refused when it comes.
 void warn_of_short_context(const CoarseConfig& c) {
   const int64_t most = c.max_input_length + c.max_history + c.window_length;

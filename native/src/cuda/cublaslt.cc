@@ -16,7 +16,6 @@
 namespace barkrt::cuda {
 namespace {
 
-constexpr int32_t kLogInfo = 1;
 constexpr int64_t kWorkspaceBytes = 4 << 20;
 constexpr int kMostDevices = 64;
 // Prompts of up to 1024 rows times the four products of a layer.

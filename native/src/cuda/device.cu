@@ -12,8 +12,6 @@
 namespace barkrt::cuda {
 namespace {
 
-constexpr int32_t kLogInfo = 1, kLogWarn = 2;  // barkrt_log_level
-
 thread_local Device* current = nullptr;  // of the calling thread's last enter()
 
 // After these every call fails until the process ends.

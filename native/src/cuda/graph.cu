@@ -11,8 +11,6 @@
 namespace barkrt::cuda {
 namespace {
 
-constexpr int32_t kLogDebug = 0;  // barkrt_log_level
-
 // A stream that records for a scope. Only this thread's calls are restricted meanwhile.
 class Capture {
  public:

@@ -11,8 +11,6 @@
 namespace barkrt::cuda {
 namespace {
 
-constexpr int32_t kLogWarn = 2;  // barkrt_log_level
-
 size_t allocated(int64_t bytes) { return static_cast<size_t>(std::max<int64_t>(bytes, 1)); }
 
 }  // namespace
