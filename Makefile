@@ -107,7 +107,7 @@ lint: ## what CI checks besides tests
 	@tools/install-deps build test lint
 	@git ls-files 'native/*.cc' 'native/*.cu' 'native/*.cuh' 'native/*.h' 'native/*.c' 'server/*.[ch]' | xargs clang-format --dry-run --Werror
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$bad" ] || { echo "gofmt: $$bad"; exit 1; }
-	@shellcheck tools/install-deps tools/stamp-native tools/gpu tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
+	@shellcheck tools/install-deps tools/stamp-native tools/arm64 tools/gpu tools/cuda-toolchain tools/cuda-log tools/voice/understood tools/fuzz tools/check-model tools/soak tools/browser-test/run tools/api-fuzz/run tools/conformance/run tools/bench-quality tools/image-test .ci/run
 	go vet ./...
 	go vet -tags emulated ./cgo ./cgo/native ./server
 	CGO_ENABLED=0 go vet ./...
@@ -138,6 +138,12 @@ emulated: ## parity, and the server, on emulated CUDA devices; races, undefined 
 	cmake --build build/traced -j $(JOBS) --target $(TRACED) $(EMULATION)
 	@for name in $(EMULATION); do build/traced/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done
 	@for name in $(TRACED); do build/traced/native/tests/$$name --gtest_brief=1 '--gtest_filter=*/cuda' || exit 1; done
+
+ARM64 := linear_test attention_test rowwise_test conv_test sampling_test draws_test gpt_test codec_test model_test engine_test capi_test
+.PHONY: arm64
+arm64: ## libbarkrt for ARM64 in build/arm64, its tests run by qemu; needs Debian's archive
+	@tools/install-deps build test arm64
+	@JOBS=$(JOBS) tools/arm64 $(ARM64)
 
 RACY := engine_test batch_test session_test parallel_test
 race: native ## Go tests under the race detector, native tests of threads under TSan
