@@ -22,6 +22,6 @@ func TestEmulatedDevicesConformToTheRuntime(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, devices, 3, "the CPU and two emulated GPUs")
 	runtimetest.Run(t, runtimetest.Subject{
-		Runtime: rt, Source: cgo.Source{Name: "test/small", Path: path}, Device: 2, NoI8: true, LiveHandles: LiveHandles,
+		Runtime: rt, Source: cgo.Source{Name: "test/small", Path: path}, Device: 2, LiveHandles: LiveHandles,
 	})
 }

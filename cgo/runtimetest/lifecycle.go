@@ -55,10 +55,6 @@ func estimateEqualsWhatIsTaken(t *testing.T, s Subject) {
 		require.NoError(t, err)
 		s.with(t, func(m cgo.Model) {
 			opened, err := m.NewSession(opts)
-			if s.NoI8 && kv == cgo.KVI8 {
-				assert.ErrorIs(t, err, cgo.ErrUnsupported)
-				return
-			}
 			require.NoError(t, err)
 			defer func() { assert.NoError(t, opened.Close()) }()
 			for _, taken := range []cgo.Memory{m.Memory(), opened.Memory()} {

@@ -17,7 +17,6 @@ type Subject struct {
 	Runtime     cgo.Runtime
 	Source      cgo.Source   // a small model with at least two voices
 	Device      int          // where it runs
-	NoI8        bool         // the device has no key-value cache of 8 bits
 	LiveHandles func() int64 // handles not yet freed; each test must leave none
 }
 
