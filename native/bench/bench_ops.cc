@@ -94,7 +94,7 @@ struct Area {
 // A weight of any type; its values do not matter (ordinary numbers), its bytes do.
 struct Weight {
   Weight(const Bench& b, DType type, int64_t rows, int64_t cols)
-      : scale(b, rows), data(b, rows * cols * dtype_bytes(type), 0x3c) {
+      : scale(b, rows), data(b, matrix_bytes(type, rows, cols), 0x3c) {
     matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
   }
   Area scale, data;
@@ -107,7 +107,7 @@ ConstView read(const Area& area, int64_t rows, int64_t cols) {
 
 // Several copies of the weight in turn, together larger than any cache: each call reads memory.
 void bench_linear(const Bench& b, DType type, int64_t t, int64_t k, int64_t n) {
-  const int64_t bytes = n * k * dtype_bytes(type);
+  const int64_t bytes = matrix_bytes(type, n, k);
   const int64_t copies = t > 16 ? 1 : (int64_t{128} << 20) / bytes + 1;
   const std::string name = std::string("linear ") + dtype_name(type) + " T=" + std::to_string(t) +
                            " K=" + std::to_string(k) + " N=" + std::to_string(n);
@@ -220,7 +220,8 @@ void bench_sample(const Bench& b, int64_t t, int64_t n) {
 }
 
 void run(const Bench& b) {
-  for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::I8}) {
+  for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::I8, DType::I4}) {
+    if (!b.backend->has_weight_type(type)) continue;
     bench_linear(b, type, 1, 768, 2304);
     bench_linear(b, type, 1, 3072, 768);
     bench_linear(b, type, 2, 768, 2304);

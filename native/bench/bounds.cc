@@ -9,7 +9,7 @@ namespace barkrt::bench {
 namespace {
 
 double bytes_of(const Matrix& m) {
-  return static_cast<double>(m.rows * m.cols * dtype_bytes(m.type));
+  return static_cast<double>(matrix_bytes(m.type, m.rows, m.cols));
 }
 double size_of(const Matrix& m) { return static_cast<double>(m.rows * m.cols); }
 

@@ -88,7 +88,8 @@ int main(int argc, char** argv) {
   const std::filesystem::path corpus = argv[1];
   write_gguf(corpus / "gguf");
   write_tokenizer(corpus / "tokenizer");
-  write(corpus / "model" / "tiny", barkrt::test::tiny_model(false).content());
-  write(corpus / "model" / "tiny_i8", barkrt::test::tiny_model(true).content());
+  write(corpus / "model" / "tiny", barkrt::test::tiny_model(DType::F32).content());
+  write(corpus / "model" / "tiny_i8", barkrt::test::tiny_model(DType::I8).content());
+  write(corpus / "model" / "tiny_i4", barkrt::test::tiny_model(DType::I4).content());
   return 0;
 }

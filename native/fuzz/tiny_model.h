@@ -5,7 +5,8 @@
 
 namespace barkrt::test {
 
-// `quantized`: I8 matrices in the causal stages. Weights are small pseudo-random numbers.
-GgufWriter tiny_model(bool quantized);
+// matrices: of the causal stages, F32, I8 or I4 (one, and I8). Weights are small pseudo-random
+// numbers.
+GgufWriter tiny_model(DType matrices);
 
 }  // namespace barkrt::test

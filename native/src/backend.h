@@ -85,6 +85,9 @@ class Backend {
   virtual const void* place_weights(const void* host, int64_t bytes) = 0;
   virtual void release_weights(const void* placed) noexcept = 0;
 
+  // Whether linear() takes weights of this type. A model with others is refused.
+  virtual bool has_weight_type(DType type) const { return type != DType::I32 && type != DType::I4; }
+
   // --- ops; T rows, C channels ---
   // out[t] = sum_s tables[s][ids[s * T + t]] (+ wpe[pos[t]]); a negative id adds nothing, a NULL
   // pos means no wpe. Tables may have different types. ids are (S, T).

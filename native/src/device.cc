@@ -115,20 +115,21 @@ std::string kernels_detail() {
   const std::string chosen = cpu_instruction_sets().front();
 #if defined(__x86_64__)
   if (chosen == "avx512_amx")
-    return "avx512_amx kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
-           "and BF16, and AMX (for bf16 weights, from 16 rows on for 8-bit weights, and for "
-           "attention of the fine stage)";
+    return "avx512_amx kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8- and 4-bit "
+           "weights) and BF16, and AMX (for bf16 weights, from 16 rows on for 8-bit weights, and "
+           "for attention of the fine stage)";
   if (chosen == "avx512_bf16")
-    return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8-bit weights) "
-           "and BF16 (for bf16 weights, and attention of the fine stage)";
+    return "avx512_bf16 kernels: the processor has AVX-512 F, BW, DQ, VL, VNNI (for 8- and 4-bit "
+           "weights) and BF16 (for bf16 weights, and attention of the fine stage)";
   if (chosen == "avx512_vnni")
-    return "avx512_vnni kernels: the processor has AVX-512 F, BW, DQ, VL and VNNI (for 8-bit "
-           "weights), but not BF16";
+    return "avx512_vnni kernels: the processor has AVX-512 F, BW, DQ, VL and VNNI (for 8- and "
+           "4-bit weights), but not BF16";
   if (chosen == "avx512")
     return "avx512 kernels: the processor has AVX-512 F, BW, DQ and VL, but not VNNI";
   if (chosen == "avx2_vnni")
-    return "avx2_vnni kernels: the processor has AVX2, FMA and AVX-VNNI (for 8-bit weights), but "
-           "not AVX-512";
+    return "avx2_vnni kernels: the processor has AVX2, FMA and AVX-VNNI (for 8- and 4-bit "
+           "weights), "
+           "but not AVX-512";
   if (chosen == "avx2")
     return "avx2 kernels: the processor has AVX2 and FMA, but neither AVX-VNNI nor AVX-512";
   return "generic kernels (SSE2): the processor lacks AVX2 or FMA";

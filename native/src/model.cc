@@ -27,8 +27,17 @@ class Builder {
     m.rows = rows;
     return m;
   }
-  Linear linear(const std::string& name, int64_t out, int64_t in, bool bias) {
-    return {matrix(name + ".weight", out, in), bias ? vector(name + ".bias", out) : nullptr};
+  // tiles: the matrix may be I4, an I8 tensor of the tiles' bytes: (rows of tiles, bytes of one).
+  Linear linear(const std::string& name, int64_t out, int64_t in, bool bias, bool tiles) {
+    const std::string weight = name + ".weight";
+    const GgufTensor* t = gguf_.find(weight);
+    const bool i4 =
+        tiles && fits_i4(out, in) && t != nullptr && t->type == DType::I8 &&
+        t->shape == std::vector<int64_t>{out / kI4Rows, matrix_bytes(DType::I4, kI4Rows, in)};
+    if (!i4) return {matrix(weight, out, in), bias ? vector(name + ".bias", out) : nullptr};
+    used_.insert(t->name);
+    return {Matrix{place_(*t), DType::I4, out, in, nullptr},
+            bias ? vector(name + ".bias", out) : nullptr};
   }
   Norm norm(const std::string& name, int64_t n, bool bias) {
     return {vector(name + ".weight", n), bias ? vector(name + ".bias", n) : nullptr};
@@ -80,8 +89,8 @@ void warn_of_short_context(const CoarseConfig& c) {
 
 std::string numbered(const std::string& prefix, int64_t i) { return prefix + std::to_string(i); }
 
-// Everything but tables and heads, which differ between the stages.
-GptWeights build_blocks(Builder& b, const GptConfig& c) {
+// Everything but tables and heads, which differ between the stages. tiles: matrices may be I4.
+GptWeights build_blocks(Builder& b, const GptConfig& c, bool tiles) {
   const int64_t n = c.n_embd;
   GptWeights w;
   w.n_head = c.n_head;
@@ -91,11 +100,11 @@ GptWeights build_blocks(Builder& b, const GptConfig& c) {
     const std::string p = numbered(c.name + ".h.", i);
     BlockWeights block;
     block.ln_1 = b.norm(p + ".ln_1", n, c.norm_bias);
-    block.c_attn = b.linear(p + ".attn.c_attn", 3 * n, n, c.linear_bias);
-    block.attn_c_proj = b.linear(p + ".attn.c_proj", n, n, c.linear_bias);
+    block.c_attn = b.linear(p + ".attn.c_attn", 3 * n, n, c.linear_bias, tiles);
+    block.attn_c_proj = b.linear(p + ".attn.c_proj", n, n, c.linear_bias, tiles);
     block.ln_2 = b.norm(p + ".ln_2", n, c.norm_bias);
-    block.c_fc = b.linear(p + ".mlp.c_fc", 4 * n, n, c.linear_bias);
-    block.mlp_c_proj = b.linear(p + ".mlp.c_proj", n, 4 * n, c.linear_bias);
+    block.c_fc = b.linear(p + ".mlp.c_fc", 4 * n, n, c.linear_bias, tiles);
+    block.mlp_c_proj = b.linear(p + ".mlp.c_proj", n, 4 * n, c.linear_bias, tiles);
     w.blocks.push_back(block);
   }
   w.ln_f = b.norm(c.name + ".ln_f", n, c.norm_bias);
@@ -103,14 +112,14 @@ GptWeights build_blocks(Builder& b, const GptConfig& c) {
 }
 
 GptWeights build_causal(Builder& b, const GptConfig& c) {
-  GptWeights w = build_blocks(b, c);
+  GptWeights w = build_blocks(b, c, true);
   w.wte = {b.matrix(c.name + ".wte.weight", c.n_vocab_in, c.n_embd)};
   w.lm_head = {b.matrix(c.name + ".lm_head.weight", c.n_vocab_out, c.n_embd)};
   return w;
 }
 
 GptWeights build_fine(Builder& b, const FineConfig& c) {
-  GptWeights w = build_blocks(b, c.gpt);
+  GptWeights w = build_blocks(b, c.gpt, false);
   for (int64_t q = 0; q < c.n_codebook; ++q)
     w.wte.push_back(b.matrix(numbered("fine.wte.", q) + ".weight", c.gpt.n_vocab_in, c.gpt.n_embd));
   for (int64_t i = 0; i < c.n_codebook - c.n_given; ++i) {
@@ -195,13 +204,23 @@ int64_t voices_bytes(const Gguf& gguf, const std::vector<std::string>& names) {
   return total;
 }
 
-int64_t weights_bytes(const Gguf& gguf, const Config& config) {
-  int64_t total = 0;
-  build_weights(gguf, config, [&](const GgufTensor& t) -> const void* {
-    total += t.bytes;
+// The weights where they lie in the file, every tensor checked; adds their bytes to `total`.
+ModelWeights weights_in_file(const Gguf& gguf, const Config& config, int64_t* total) {
+  return build_weights(gguf, config, [&](const GgufTensor& t) -> const void* {
+    *total += t.bytes;
     return gguf.data() + t.offset;
   });
-  return total;
+}
+
+void check_weight_types(const Backend& backend, const ModelWeights& w) {
+  for (const GptWeights* stage : {&w.semantic, &w.coarse})
+    for (const BlockWeights& b : stage->blocks)
+      for (const Linear* linear : {&b.c_attn, &b.attn_c_proj, &b.c_fc, &b.mlp_c_proj})
+        if (!backend.has_weight_type(linear->weight.type))
+          fail(Status::Unsupported,
+               "%s has no products with 4-bit weights (q4); convert the model with --type q8 or "
+               "f16, or load it on the CPU",
+               backend.device().c_str());
 }
 
 GptScratch plan_steps(const GptConfig& config) {
@@ -228,7 +247,7 @@ ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTe
 ModelBytes Model::estimate(const Gguf& gguf, Config* config) {
   *config = read_config(gguf);
   ModelBytes bytes;
-  bytes.weights = weights_bytes(gguf, *config);
+  weights_in_file(gguf, *config, &bytes.weights);
   bytes.component = plan_codec(gguf);
   bytes.activations = buffer_bytes(steps_bytes(*config));
   bytes.tables =
@@ -272,8 +291,8 @@ void Model::place_steps() {
 
 void Model::place(int device, const LoadProgress& progress) {
   const Gguf& file = *gguf_;
-  const int64_t total = weights_bytes(file, config_);  // which also checks every tensor
-  int64_t done = 0;
+  int64_t total = 0, done = 0;
+  check_weight_types(*backend_, weights_in_file(file, config_, &total));
   const auto advance = [&](int64_t bytes) {
     done += bytes;
     if (progress && !progress(done, total)) fail(Status::Cancelled, "the load was cancelled");

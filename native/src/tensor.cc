@@ -15,6 +15,8 @@ const char* dtype_name(DType t) {
       return "I8";
     case DType::I32:
       return "I32";
+    case DType::I4:
+      return "I4";
   }
   return "unknown";
 }

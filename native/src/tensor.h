@@ -8,12 +8,24 @@
 namespace barkrt {
 
 // Storage types of weights and of the key-value cache. Activations are always F32.
-enum class DType : int32_t { F32, F16, BF16, I8, I32 };
+enum class DType : int32_t { F32, F16, BF16, I8, I32, I4 };
 
+// Bytes of one number. Not of I4, which has tiles: see Matrix.
 constexpr int64_t dtype_bytes(DType t) {
   return t == DType::F32 || t == DType::I32 ? 4 : t == DType::I8 ? 1 : 2;
 }
 const char* dtype_name(DType t);
+
+constexpr int64_t kI4Rows = 16, kI4Cols = 64;  // of a tile
+constexpr int64_t kI4TileBytes = 576;
+
+constexpr bool fits_i4(int64_t rows, int64_t cols) {
+  return rows % kI4Rows == 0 && cols % kI4Cols == 0;
+}
+constexpr int64_t matrix_bytes(DType t, int64_t rows, int64_t cols) {
+  return t == DType::I4 ? rows / kI4Rows * (cols / kI4Cols) * kI4TileBytes
+                        : rows * cols * dtype_bytes(t);
+}
 
 // rows x cols floats in device memory; row r starts at data + r * stride. stride may be less than
 // cols: overlapping rows are how a causal convolution is one matrix product (DESIGN.md, codec).
@@ -50,6 +62,12 @@ inline ConstView view(const float* data, int64_t rows, int64_t cols) {
 
 // A weight: (rows, cols) row-major, [out, in] for linear maps, [entry, width] for tables; borrowed,
 // device memory. I8 carries one F32 scale per row: w[r][c] = scale[r] * data[r][c].
+//
+// I4 is tiles of 16 rows by 64 columns, row-major among themselves, so that what a product reads of
+// 16 outputs is one stretch. A tile is 512 bytes of q, then 32 halves of scales: w[r][c] = (q[r][c]
+// - 8) * scale[c / 32][r]. Byte 64 v + 4 r + i holds q[r][4 v + i] in its low half and q[r][32 + 4
+// v
+// + i] in its high one.
 struct Matrix {
   const void* data = nullptr;
   DType type = DType::F32;
@@ -58,9 +76,9 @@ struct Matrix {
   const float* scale = nullptr;  // (rows), only when type is I8
 
   explicit operator bool() const { return data != nullptr; }
-  // Rows first .. first+count-1: the legal part of an output head.
+  // Rows first .. first+count-1: the legal part of an output head. I4: both multiples of 16.
   Matrix slice(int64_t first, int64_t count) const {
-    return {static_cast<const std::byte*>(data) + first * cols * dtype_bytes(type), type, count,
+    return {static_cast<const std::byte*>(data) + matrix_bytes(type, first, cols), type, count,
             cols, scale ? scale + first : nullptr};
   }
 };

@@ -114,6 +114,13 @@ TEST_P(Batch, EveryRequestGetsWhatItGetsAlone) {
     }
 }
 
+TEST(Batch, EveryRequestGetsWhatItGetsAloneFrom4Bits) {
+  Crowd crowd(tiled_config(), DType::I4, 20);
+  crowd.all_at_once([&](size_t i) {
+    EXPECT_TRUE(synthesize(*crowd.sessions_[i], crowd.requests_[i]) == crowd.expected_[i]) << i;
+  });
+}
+
 // Requests are stopped at any point by their flag or their sink, and sinks take their time.
 TEST_P(Batch, CancelsAndSlowSinksDisturbNobody) {
   Crowd crowd(GetParam(), small_config(), DType::I8, on_each(24, 4));

@@ -164,6 +164,19 @@ TEST(CudaModel, TakesOfTheDeviceWhatItsAccountCounts) {
   EXPECT_EQ(device_account(kDevice)->total(), 0);
 }
 
+TEST(CudaModel, OfFourBitsIsRefusedBeforeAnythingIsPlaced) {
+  const Image image = image_of(tiled_config(), DType::I4);
+  const int64_t before = device_account(kDevice)->total();
+  try {
+    Model::load(open(image), kDevice, 0, {});
+    FAIL() << "a device without 4-bit products took them";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.status(), Status::Unsupported);
+    EXPECT_NE(std::string(e.what()).find("--type q8"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(device_account(kDevice)->total(), before);
+}
+
 TEST(CudaModel, LeavesNothingBehindWhenItsLoadIsStopped) {
   const Image image = image_of(small_config());
   cuda::Pool& pool = cuda::Device::at(kDevice - 1).pool();

@@ -19,8 +19,16 @@ uint32_t ggml_type(DType type) {
       return 26;
     case DType::BF16:
       return 30;
+    case DType::I4:
+      break;  // written as the bytes of its tiles
   }
   return 0;
+}
+
+size_t tensor_bytes(DType type, const std::vector<int64_t>& shape) {
+  int64_t n = dtype_bytes(type);
+  for (int64_t d : shape) n *= d;
+  return static_cast<size_t>(n);
 }
 
 template <typename To, typename From>
@@ -97,11 +105,14 @@ GgufWriter& GgufWriter::u32s(std::string_view key, const std::vector<uint32_t>& 
 
 GgufWriter& GgufWriter::tensor(std::string_view name, DType type, const std::vector<int64_t>& shape,
                                const void* data) {
-  int64_t n = 1;
-  for (int64_t d : shape) n *= d;
-  const auto bytes = static_cast<size_t>(n * dtype_bytes(type));
-  tensors_.push_back(
-      {std::string(name), type, shape, std::string(static_cast<const char*>(data), bytes)});
+  tensors_.push_back({std::string(name), type, shape,
+                      std::string(static_cast<const char*>(data), tensor_bytes(type, shape))});
+  return *this;
+}
+
+GgufWriter& GgufWriter::reshape(std::string_view name, const std::vector<int64_t>& shape) {
+  for (Tensor& t : tensors_)
+    if (t.name == name) t.shape = shape, t.data = std::string(tensor_bytes(t.type, shape), '\0');
   return *this;
 }
 

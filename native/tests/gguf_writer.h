@@ -69,6 +69,8 @@ class GgufWriter {
                      const std::vector<float>& values);
   GgufWriter& tensor(std::string_view name, const std::vector<int64_t>& shape,
                      const std::vector<int32_t>& values);
+  // Another shape for a tensor that is there; its bytes are zeros then.
+  GgufWriter& reshape(std::string_view name, const std::vector<int64_t>& shape);
 
   // Of general.alignment and of the layout; 0 leaves the key out and lays out by 64.
   GgufWriter& alignment(uint32_t bytes);

@@ -106,6 +106,7 @@ class HostViews final : public Backend {
   explicit HostViews(std::unique_ptr<Backend> device) : device_(std::move(device)) {}
 
   std::string device() const override { return device_->device(); }
+  bool has_weight_type(DType type) const override { return device_->has_weight_type(type); }
   void* alloc(int64_t bytes) override { return device_->alloc(bytes); }
   void free(void* p, int64_t bytes) noexcept override { device_->free(p, bytes); }
   void upload(void* dst, const void* src, int64_t n) override { device_->upload(dst, src, n); }

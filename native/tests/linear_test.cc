@@ -17,6 +17,12 @@ struct Shape {
   int64_t t, k, n;
 };
 
+// The next larger shape that weights of this type may have.
+Shape fit(DType type, Shape s) {
+  if (type != DType::I4) return s;
+  return {s.t, (s.k + kI4Cols - 1) / kI4Cols * kI4Cols, (s.n + kI4Rows - 1) / kI4Rows * kI4Rows};
+}
+
 // x as the instruction set's products with weights of this type take it, and how many roundings a
 // sum of k of them may then see.
 struct Operand {
@@ -84,12 +90,15 @@ Operand operand(const std::string& isa, const Floats& x, int64_t k, DType type) 
   const bool bf16 = multiplies_pairs(isa), vnni = multiplies_bytes(isa);
   // Exact within a block, then a product and an addition rounded together.
   if (type == DType::I8 && vnni) return {in_8_bits(x, k), static_cast<double>(k / 64 + 1)};
+  // Exact within half a block, then two products and two additions.
+  if (type == DType::I4 && vnni) return {in_8_bits(x, k), static_cast<double>(k / 64 + 3)};
   // One product after the other.
   if (type == DType::BF16 && bf16) return {in_bf16(x), static_cast<double>(k)};
   return {Doubles(x.begin(), x.end()), dot_roundings(k)};
 }
 
-void expect_product(Backend& backend, const std::string& isa, const Shape& s, DType type) {
+void expect_product(Backend& backend, const std::string& isa, const Shape& shape, DType type) {
+  const Shape s = fit(type, shape);
   SCOPED_TRACE(std::string(dtype_name(type)) + " T=" + std::to_string(s.t) +
                " K=" + std::to_string(s.k) + " N=" + std::to_string(s.n));
   const Weights w(type, s.n, s.k, 1);
@@ -113,7 +122,7 @@ void expect_product(Backend& backend, const std::string& isa, const Shape& s, DT
 }
 
 TEST_P(Linear, EqualsDoublePrecisionAtOddSizes) {
-  for (const DType type : weight_types())
+  for (const DType type : product_types())
     for (const Shape& s : {Shape{1, 1, 1}, Shape{1, 7, 33}, Shape{2, 33, 7}, Shape{3, 16, 5},
                            Shape{4, 31, 6}, Shape{5, 64, 70}, Shape{7, 1, 3}, Shape{33, 100, 9},
                            Shape{100, 48, 66}, Shape{97, 17, 1}, Shape{29, 130, 49}})
@@ -121,7 +130,7 @@ TEST_P(Linear, EqualsDoublePrecisionAtOddSizes) {
 }
 
 TEST_P(Linear, EqualsDoublePrecisionAcrossChunksOfK) {
-  for (const DType type : weight_types())
+  for (const DType type : product_types())
     for (const Shape& s : {Shape{1, 1023, 5}, Shape{1, 1024, 5}, Shape{5, 1025, 6},
                            Shape{6, 3072, 9}, Shape{1, 2055, 130}})
       expect_product(*backend, GetParam(), s, type);
@@ -129,22 +138,22 @@ TEST_P(Linear, EqualsDoublePrecisionAcrossChunksOfK) {
 
 // What cannot be rounded to fewer bits does not pass for a number.
 TEST_P(Linear, NotANumberStaysNotANumber) {
-  const int64_t k = 130, n = 3;
-  for (const DType type : weight_types())
+  for (const DType type : product_types())
     for (const float strange : {NAN, INFINITY}) {
+      const auto [t, k, n] = fit(type, {1, 130, 3});
       const Weights w(type, n, k, 19);
       Floats x = normal(k, 20), out(static_cast<size_t>(n));
       x[77] = strange;
-      backend->linear(view(out.data(), 1, n), read(x, 1, k), w.matrix, nullptr, {});
+      backend->linear(view(out.data(), t, n), read(x, t, k), w.matrix, nullptr, {});
       for (const float y : out) EXPECT_FALSE(std::isfinite(y)) << dtype_name(type);
     }
 }
 
 // T rows at once, in any company, give each row the bits it gets alone.
 TEST_P(Linear, RowBitsDoNotDependOnNeighbours) {
-  const int64_t k = 1100, n = 37, most = std::min<int64_t>(101, rows_of_equal_bits());
-  const Floats x = normal(most * k, 5), bias = normal(n, 6);
-  for (const DType type : weight_types()) {
+  for (const DType type : product_types()) {
+    const auto [most, k, n] = fit(type, {std::min<int64_t>(101, rows_of_equal_bits()), 1100, 37});
+    const Floats x = normal(most * k, 5), bias = normal(n, 6);
     const Weights w(type, n, k, 7);
     Floats whole(static_cast<size_t>(most * n));
     backend->linear(view(whole.data(), most, n), read(x, most, k), w.matrix, bias.data(), {});
@@ -161,8 +170,9 @@ TEST_P(Linear, RowBitsDoNotDependOnNeighbours) {
 }
 
 TEST_P(Linear, BitsDoNotDependOnThreads) {
-  for (const DType type : {DType::F16, DType::BF16, DType::I8})
-    for (const Shape& s : {Shape{1, 300, 1000}, Shape{200, 96, 150}}) {
+  for (const DType type : product_types())
+    for (const Shape& shape : {Shape{1, 300, 1000}, Shape{200, 96, 150}}) {
+      const Shape s = fit(type, shape);
       const Weights w(type, s.n, s.k, 8);
       const Floats x = normal(s.t * s.k, 9);
       Floats first;
@@ -178,14 +188,16 @@ TEST_P(Linear, BitsDoNotDependOnThreads) {
 
 // A slice of a head's rows gives the same bits as the whole head.
 TEST_P(Linear, OutputBitsDoNotDependOnOtherOutputs) {
-  const int64_t k = 77, n = 50;
-  for (const DType type : weight_types()) {
+  for (const DType type : product_types()) {
+    const auto [t, k, n] = fit(type, {1, 77, 50});
+    const int64_t first = type == DType::I4 ? 16 : 13, count = type == DType::I4 ? 32 : 20;
     const Weights w(type, n, k, 10);
     const Floats x = normal(k, 11);
-    Floats whole(static_cast<size_t>(n)), part(20);
-    backend->linear(view(whole.data(), 1, n), read(x, 1, k), w.matrix, nullptr, {});
-    backend->linear(view(part.data(), 1, 20), read(x, 1, k), w.matrix.slice(13, 20), nullptr, {});
-    EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + 13)) << dtype_name(type);
+    Floats whole(static_cast<size_t>(n)), part(static_cast<size_t>(count));
+    backend->linear(view(whole.data(), t, n), read(x, t, k), w.matrix, nullptr, {});
+    backend->linear(view(part.data(), t, count), read(x, t, k), w.matrix.slice(first, count),
+                    nullptr, {});
+    EXPECT_TRUE(std::equal(part.begin(), part.end(), whole.begin() + first)) << dtype_name(type);
   }
 }
 
@@ -220,9 +232,10 @@ TEST_P(Linear, RowsMayOverlapOrHaveGaps) {
 
 // The norm of a product's rows is the norm of its own, and what is read next changes nothing.
 TEST_P(Linear, FusedNormEqualsNormThenProduct) {
-  for (const DType type : weight_types())
-    for (const Shape& s : {Shape{1, 7, 33}, Shape{1, 768, 70}, Shape{3, 130, 9}, Shape{22, 900, 40},
-                           Shape{30, 65, 34}, Shape{100, 48, 66}}) {
+  for (const DType type : product_types())
+    for (const Shape& shape : {Shape{1, 7, 33}, Shape{1, 768, 70}, Shape{3, 130, 9},
+                               Shape{22, 900, 40}, Shape{30, 65, 34}, Shape{100, 48, 66}}) {
+      const Shape s = fit(type, shape);
       const Weights w(type, s.n, s.k, 21);
       const Floats x = normal(s.t * s.k, 22), gamma = normal(s.k, 23), beta = normal(s.k, 24);
       for (const float* shift : {beta.data(), static_cast<const float*>(nullptr)}) {
@@ -257,9 +270,9 @@ TEST_P(Linear, FusedGeluIsExact) {
 
 // Of every output, in the bits that it has in any company.
 TEST_P(Linear, FusedGeluMeetsEveryOutput) {
-  const int64_t k = 70, n = 101, most = std::min<int64_t>(100, rows_of_equal_bits());
-  const Floats x = normal(most * k, 25), bias = normal(n, 26);
-  for (const DType type : weight_types()) {
+  for (const DType type : product_types()) {
+    const auto [most, k, n] = fit(type, {std::min<int64_t>(100, rows_of_equal_bits()), 70, 101});
+    const Floats x = normal(most * k, 25), bias = normal(n, 26);
     const Weights w(type, n, k, 27);
     Floats plain(static_cast<size_t>(most * n)), whole(plain.size());
     backend->linear(view(plain.data(), most, n), read(x, most, k), w.matrix, bias.data(), {});
@@ -282,12 +295,12 @@ TEST_P(Linear, FusedGeluMeetsEveryOutput) {
 
 // 127 divided by the largest of them is infinite; beside one that is no number at all.
 TEST_P(Linear, SmallestNumbersGiveAlmostZero) {
-  const int64_t k = 128, n = 33;
   for (const float tiny : {1e-45f, 1e-40f, 3e-38f, 1e-37f})
     for (const bool broken : {false, true}) {
-      Floats x(static_cast<size_t>(16 * k), tiny);
-      for (int64_t t = 0; broken && t < 16; ++t) x[static_cast<size_t>(t * k + 70)] = NAN;
-      for (const DType type : weight_types()) {
+      for (const DType type : product_types()) {
+        const auto [most, k, n] = fit(type, {16, 128, 33});
+        Floats x(static_cast<size_t>(most * k), tiny);
+        for (int64_t t = 0; broken && t < most; ++t) x[static_cast<size_t>(t * k + 70)] = NAN;
         const Weights w(type, n, k, 28);
         for (const int64_t t : {1, 16}) {
           Floats out(static_cast<size_t>(t * n));
@@ -301,9 +314,10 @@ TEST_P(Linear, SmallestNumbersGiveAlmostZero) {
 
 // That the instruction sets that are usable give the same bits.
 void expect_same_bits(DType type, const std::vector<std::string>& isas) {
-  for (const Shape& s : {Shape{1, 768, 70}, Shape{1, 50, 3}, Shape{2, 130, 33}, Shape{16, 200, 50},
-                         Shape{23, 64, 16}, Shape{24, 96, 47}, Shape{31, 3072, 20},
-                         Shape{65, 1600, 129}, Shape{300, 140, 37}}) {
+  for (const Shape& shape : {Shape{1, 768, 70}, Shape{1, 50, 3}, Shape{2, 130, 33},
+                             Shape{16, 200, 50}, Shape{23, 64, 16}, Shape{24, 96, 47},
+                             Shape{31, 3072, 20}, Shape{65, 1600, 129}, Shape{300, 140, 37}}) {
+    const Shape s = fit(type, shape);
     const Weights w(type, s.n, s.k, 29);
     Floats x = normal(s.t * s.k, 30), first;
     x[0] = 1e-39f;
@@ -320,12 +334,12 @@ void expect_same_bits(DType type, const std::vector<std::string>& isas) {
 }
 
 // Whatever multiplies bytes rounds and adds alike, in vectors of every width and in tiles.
-TEST(LinearTables, ProductsOf8BitsHaveTheSameBitsInAll) {
+TEST(LinearTables, ProductsOfBytesHaveTheSameBitsInAll) {
   std::vector<std::string> isas;
   for (const char* isa : {"avx2_vnni", "avx512_vnni", "avx512_bf16", "avx512_amx", "imitated_amx"})
     if (is_usable(isa)) isas.emplace_back(isa);
   if (isas.size() < 2) GTEST_SKIP() << "fewer than two instruction sets that multiply bytes";
-  expect_same_bits(DType::I8, isas);
+  for (const DType type : {DType::I8, DType::I4}) expect_same_bits(type, isas);
 }
 
 TEST(LinearTables, TilesAreWhatTheirImitationIs) {

@@ -196,6 +196,8 @@ TEST(DTypes, HaveNamesAndSizes) {
   EXPECT_STREQ(dtype_name(static_cast<DType>(99)), "unknown");
   EXPECT_EQ(dtype_bytes(DType::I8), 1);
   EXPECT_EQ(dtype_bytes(DType::F16), 2);
+  EXPECT_EQ(matrix_bytes(DType::F16, 3, 5), 30);
+  EXPECT_EQ(matrix_bytes(DType::I4, 32, 128), 32 * 128 / 2 + 32 * 128 / 32 * 2);
 }
 
 }  // namespace

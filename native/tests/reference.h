@@ -61,6 +61,11 @@ struct Weights {
   Weights(DType type, int64_t rows, int64_t cols, uint32_t seed)
       : values(Doubles(static_cast<size_t>(rows * cols))) {
     std::mt19937 bits(seed);
+    if (type == DType::I4) {
+      fill_tiles(rows, cols, bits);
+      matrix = {data.data(), type, rows, cols, nullptr};
+      return;
+    }
     std::normal_distribution<float> distribution;
     data.resize(static_cast<size_t>(rows * cols * dtype_bytes(type)));
     for (int64_t r = 0; r < rows; ++r) scale.push_back(0.01f + 0.001f * static_cast<float>(r % 7));
@@ -93,6 +98,29 @@ struct Weights {
   Floats scale;
   Doubles values;
   Matrix matrix;
+
+ private:
+  // Any q, and scales of both signs from 2^-7 to 2^-5.
+  void fill_tiles(int64_t rows, int64_t cols, std::mt19937& bits) {
+    data.resize(static_cast<size_t>(matrix_bytes(DType::I4, rows, cols)));
+    for (std::byte& b : data) b = static_cast<std::byte>(bits());
+    std::byte* tile = data.data();
+    for (int64_t row = 0; row < rows; row += kI4Rows)
+      for (int64_t col = 0; col < cols; col += kI4Cols, tile += kI4TileBytes) {
+        uint16_t scales[2][kI4Rows];
+        for (auto& group : scales)
+          for (uint16_t& s : group)
+            s = static_cast<uint16_t>((bits() & 0x8000) | (0x2000 + bits() % 0x800));
+        std::memcpy(tile + 512, scales, sizeof scales);
+        for (int64_t r = 0; r < kI4Rows; ++r)
+          for (int64_t c = 0; c < kI4Cols; ++c) {
+            const int pair = static_cast<int>(tile[c % 32 / 4 * 64 + r * 4 + c % 4]);
+            const int q = c < 32 ? pair & 15 : pair >> 4;
+            values[static_cast<size_t>((row + r) * cols + col + c)] =
+                (q - 8) * f16_value(scales[c / 32][r]);
+          }
+      }
+  }
 };
 
 inline const std::vector<DType>& weight_types() {
@@ -144,6 +172,12 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
     backend = with_threads(2);
   }
   static bool is_cuda() { return GetParam() == std::string("cuda"); }
+  // Of weights that linear() takes.
+  std::vector<DType> product_types() const {
+    std::vector<DType> types = weight_types();
+    if (backend->has_weight_type(DType::I4)) types.push_back(DType::I4);
+    return types;
+  }
   static std::unique_ptr<Backend> with_threads(int n) {
     return is_cuda() ? make_host_views(make_backend(1, n)) : make_table_backend(n, GetParam());
   }

@@ -11,11 +11,12 @@ namespace {
 
 // A seed that no longer loads would leave the fuzzer at the door.
 TEST(FuzzSeeds, TheTinyModelsSpeakAndAreCurrent) {
-  for (const bool quantized : {false, true}) {
-    const std::string path = std::string(BARKRT_CORPUS "/model/tiny") + (quantized ? "_i8" : "");
+  for (const auto& [matrices, name] :
+       {std::pair(DType::F32, "tiny"), {DType::I8, "tiny_i8"}, {DType::I4, "tiny_i4"}}) {
+    const std::string path = std::string(BARKRT_CORPUS "/model/") + name;
     std::ifstream file(path, std::ios::binary);
     const std::string seed{std::istreambuf_iterator<char>(file), {}};
-    EXPECT_TRUE(seed == test::tiny_model(quantized).content()) << path << ": run make_seeds";
+    EXPECT_TRUE(seed == test::tiny_model(matrices).content()) << path << ": run make_seeds";
 
     const test::Image image(seed);
     barkrt_model_params params;

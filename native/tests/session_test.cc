@@ -91,12 +91,14 @@ class SessionOnEach : public reference::EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(SessionOnEach);
 
 TEST_P(SessionOnEach, GivesTheSameAudioForTheSameSeedWhateverTheThreads) {
-  for (const DType matrices : {DType::F32, DType::BF16, DType::I8}) {
+  for (const DType matrices : {DType::F32, DType::BF16, DType::I8, DType::I4}) {
+    if (!backend->has_weight_type(matrices)) continue;
+    const Config config = matrices == DType::I4 ? tiled_config() : small_config();
     SyntheticOptions options;
     options.matrices = matrices, options.instruction_set = GetParam();
     std::vector<float> first;
     for (const int n_threads : {1, 2, 5}) {
-      const SyntheticModel m = synthetic_model(small_config(), n_threads, options);
+      const SyntheticModel m = synthetic_model(config, n_threads, options);
       Session session(m.model, DType::F16);
       const Output a = synthesize(session, request()), b = synthesize(session, request());
       ASSERT_GT(a.pcm.size(), 100u);

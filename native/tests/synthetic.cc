@@ -1,5 +1,6 @@
 #include "synthetic.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -25,7 +26,26 @@ double unit(uint64_t h, int64_t i) {
 
 std::vector<float> to_float(const std::vector<double>& v) { return {v.begin(), v.end()}; }
 
-// Writes a matrix in the type asked for.
+// Writes a matrix as tiles of 4 bits, with scales that differ from group to group.
+void add_tiles(GgufWriter& w, const std::string& name, int64_t rows, int64_t cols,
+               const std::vector<float>& values) {
+  std::vector<uint8_t> bytes(matrix_bytes(DType::I4, rows, cols));
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) {
+      uint8_t* tile = &bytes[(r / kI4Rows * (cols / kI4Cols) + c / kI4Cols) * kI4TileBytes];
+      const int64_t row = r % kI4Rows, group = c % kI4Cols / 32, at = c % 32;
+      const int64_t quarters = (r + group) % 4;  // beside 2^-6
+      const float scale = (1 + 0.25f * static_cast<float>(quarters)) / 64;
+      const auto q = std::clamp<int64_t>(std::lround(values[r * cols + c] / scale), -8, 7) + 8;
+      tile[at / 4 * 64 + row * 4 + at % 4] |= static_cast<uint8_t>(q << 4 * group);
+      const auto half = static_cast<uint16_t>(0x2400 + quarters * 0x100);
+      std::memcpy(tile + 512 + 2 * (group * kI4Rows + row), &half, 2);
+    }
+  w.tensor(name + ".weight", DType::I8, {rows / kI4Rows, matrix_bytes(DType::I4, kI4Rows, cols)},
+           bytes.data());
+}
+
+// Writes a matrix in the type asked for; I4 stands for tiles elsewhere and for I8 here.
 void add_matrix(GgufWriter& w, const std::string& name, int64_t rows, int64_t cols, DType type,
                 const std::vector<float>& values) {
   const std::string tensor = name + ".weight";
@@ -37,7 +57,7 @@ void add_matrix(GgufWriter& w, const std::string& name, int64_t rows, int64_t co
       half[i] = static_cast<uint16_t>(bits >> 16);
     }
     w.tensor(tensor, DType::BF16, {rows, cols}, half.data());
-  } else if (type == DType::I8) {
+  } else if (type == DType::I8 || type == DType::I4) {
     std::vector<int8_t> q(values.size());
     std::vector<float> scale(rows);
     for (int64_t r = 0; r < rows; ++r) {
@@ -89,7 +109,11 @@ class GptWriter {
       w_.tensor(ours + ".bias", {c_.n_embd}, synthetic_values(theirs + ".bias", c_.n_embd, 0.125));
   }
   void linear(const std::string& ours, const std::string& theirs, int64_t out, int64_t in) {
-    add_matrix(w_, ours, out, in, type_, synthetic_values(theirs + ".weight", out * in, 0.125));
+    const std::vector<float> values = synthetic_values(theirs + ".weight", out * in, 0.125);
+    if (type_ == DType::I4 && c_.name != "fine" && fits_i4(out, in))
+      add_tiles(w_, ours, out, in, values);
+    else
+      add_matrix(w_, ours, out, in, type_, values);
     if (c_.linear_bias)
       w_.tensor(ours + ".bias", {out}, synthetic_values(theirs + ".bias", out, 0.125));
   }

@@ -27,9 +27,11 @@ Config golden_config();
 Config odd_config();
 // As odd_config in size, with Bark's two coarse codebooks and its rates' ratio.
 Config small_config();
+// small_config with as many channels as 4-bit tiles take.
+Config tiled_config();
 
 struct SyntheticOptions {
-  DType matrices = DType::F32;  // F32, BF16 or I8
+  DType matrices = DType::F32;  // F32, BF16, I8, or I4 where a file may have that, else I8
   std::vector<std::pair<std::string, Voice>> voices;
   std::string instruction_set;  // "": the best; "cuda": the first CUDA device
   std::string codec_digest;     // what the file claims; "" leaves the key out

@@ -105,4 +105,11 @@ Config odd_config() {
   return c;
 }
 
+Config tiled_config() {
+  Config c = small_config();
+  c.name = "test/tiled";
+  c.semantic.gpt.n_embd = c.coarse.gpt.n_embd = 64;
+  return c;
+}
+
 }  // namespace barkrt::test

@@ -6,10 +6,10 @@
 // could be emitted with AVX instructions in it and then be chosen by the linker for all callers.
 //
 // Results of different tables differ in the last bits (lanes add in another order), and more where
-// a table rounds x to the precision of its instructions: to 8 bits a block of 64 beside 8-bit
-// weights (avx2_vnni, and avx512_vnni and up: with the same bits in all), to bf16 beside bf16
-// weights (avx512_bf16 and avx512_amx, each in an order of its own). Within one table they depend
-// on nothing but the row's own inputs.
+// a table rounds x to the precision of its instructions: to 8 bits a block of 64 beside 8-
+// and 4-bit weights (avx2_vnni, and avx512_vnni and up: with the same bits in all), to bf16 beside
+// bf16 weights (avx512_bf16 and avx512_amx, each in an order of its own). Within one table they
+// depend on nothing but the row's own inputs.
 #pragma once
 
 #include <stdint.h>
@@ -17,7 +17,17 @@
 namespace barkrt {
 
 // Storage types the kernels read; values equal DType.
-enum KernelType : int32_t { kKernelF32 = 0, kKernelF16 = 1, kKernelBF16 = 2, kKernelI8 = 3 };
+enum KernelType : int32_t {
+  kKernelF32 = 0,
+  kKernelF16 = 1,
+  kKernelBF16 = 2,
+  kKernelI8 = 3,
+  kKernelI4 = 5
+};
+
+// Tiles of 4-bit weights: values equal those of tensor.h.
+constexpr int64_t kTileOutputs = 16, kTileColumns = 64, kTileBytes = 576;
+constexpr int64_t kTileNumbers = 512;  // bytes of numbers, in front of the scales
 
 // Rows t0 .. t1-1 and outputs n0 .. n1-1 of
 // out[t][n] = (sum_k x[t][k] * w[n][k]) * scale[n] + bias[n % bias_period] + add[t][n].
@@ -29,7 +39,7 @@ struct LinearTile {
   const void* packed;  // (T) rows as pack_row() makes them, packed_row_bytes() apart; or NULL
   bool grouped;        // packed rows in groups, as turn_group() makes them; then t0 begins one
   void* panel;         // panel_bytes(), with packed rows that are not grouped
-  const void* w;       // (N, K), contiguous
+  const void* w;       // (N, K), contiguous; I4: tiles (tensor.h), n0 and n1 multiples of 16
   int32_t type;
   int64_t k;
   const float* scale;  // (N) or NULL

@@ -26,6 +26,16 @@ inline Vec load_i8(const int8_t* p) {
   const __m128i q = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q));
 }
+inline VecBits load_u8(const uint8_t* p) {
+  return (VecBits)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+// Four floats again and again, and each of kLanes / 4 floats four times.
+inline Vec repeat4(const float* p) {
+  return _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+}
+inline Vec each4(const float* p) {
+  return _mm256_set_m128(_mm_broadcast_ss(p + 1), _mm_broadcast_ss(p));
+}
 inline void store_f16(uint16_t* p, Vec v) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -42,6 +52,7 @@ inline float max_lanes(Vec v) {
 
 #include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
+#include "cpu/kernels_linear_i4.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
@@ -116,14 +127,21 @@ inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
 
 #include "cpu/kernels_panel.inc"
 #include "cpu/kernels_panel_i8.inc"
+#include "cpu/kernels_panel_i4.inc"
 
 int64_t packed_row_bytes(int32_t type, int64_t k) {
+  if (type == kKernelI4) return PackedI4(k).row_bytes;
   return type == kKernelI8 ? PackedI8(k).row_bytes : 0;
 }
-void pack_row(void* row, const float* x, int64_t k, int32_t) {
+void pack_row(void* row, const float* x, int64_t k, int32_t type) {
+  if (type == kKernelI4) return quantise_row_i4(static_cast<char*>(row), x, k);
   quantise_row(static_cast<char*>(row), x, k);
 }
-void linear_of_any(const LinearTile& tile) { tile.packed ? linear_i8(tile) : linear(tile); }
+void linear_of_any(const LinearTile& tile) {
+  if (tile.packed == nullptr) return linear(tile);
+  if (tile.type == kKernelI4) return linear_i4_packed(tile);
+  linear_i8(tile);
+}
 #else
 constexpr decltype(Kernels::linear) linear_of_any = linear;
 int64_t packed_row_bytes(int32_t, int64_t) { return 0; }

@@ -35,6 +35,15 @@ inline Vec load_i8(const int8_t* p) {
   const __m128i q = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q));
 }
+inline VecBits load_u8(const uint8_t* p) {
+  return (VecBits)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+// Four floats again and again, and each of kLanes / 4 floats four times.
+inline Vec repeat4(const float* p) { return _mm512_broadcast_f32x4(_mm_loadu_ps(p)); }
+inline Vec each4(const float* p) {
+  const __m512i at = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+  return _mm512_permutexvar_ps(at, repeat4(p));
+}
 inline void store_f16(uint16_t* p, Vec v) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
 }
@@ -86,6 +95,7 @@ inline void transpose(float* out, int64_t out_stride, const float* in, int64_t i
 
 #include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
+#include "cpu/kernels_linear_i4.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
@@ -145,6 +155,7 @@ inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
 
 #include "cpu/kernels_panel.inc"
 #include "cpu/kernels_panel_i8.inc"
+#include "cpu/kernels_panel_i4.inc"
 #if defined(__AVX512BF16__)
 #include "cpu/kernels_panel_bf16.inc"
 #endif
@@ -159,6 +170,7 @@ bool wants_groups(int32_t type, int64_t rows) {
 
 int64_t packed_row_bytes(int32_t type, int64_t k) {
   if (type == kKernelI8) return PackedI8(k).row_bytes;
+  if (type == kKernelI4) return PackedI4(k).row_bytes;
 #if defined(__AVX512BF16__)
   if (type == kKernelBF16) return bf16_row_bytes(k);
 #endif
@@ -169,7 +181,7 @@ void pack_row(void* row, const float* x, int64_t k, int32_t type) {
 #if defined(__AVX512BF16__)
   if (type == kKernelBF16) return round_row(static_cast<char*>(row), x, k);
 #endif
-  (void)type;
+  if (type == kKernelI4) return quantise_row_i4(static_cast<char*>(row), x, k);
   quantise_row(static_cast<char*>(row), x, k);
 }
 
@@ -181,6 +193,7 @@ void linear_of_any(const LinearTile& tile) {
 #elif defined(__AVX512BF16__)
   if (tile.type == kKernelBF16) return linear_bf16(tile);
 #endif
+  if (tile.type == kKernelI4) return linear_i4_packed(tile);
   linear_i8(tile);
 }
 #else

@@ -47,6 +47,11 @@ inline Vec load_i8(const int8_t* p) {
              static_cast<float>(p[3])};
 }
 
+inline VecBits load_u8(const uint8_t* p) { return VecBits{p[0], p[1], p[2], p[3]}; }
+// Four floats again and again, and each of kLanes / 4 floats four times.
+inline Vec repeat4(const float* p) { return Vec{p[0], p[1], p[2], p[3]}; }
+inline Vec each4(const float* p) { return splat(*p); }
+
 inline uint16_t f16_bits(float f) {
   uint32_t u;
   memcpy(&u, &f, 4);
@@ -83,6 +88,7 @@ inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
 }
 
 #include "cpu/kernels_math.inc"
+#include "cpu/kernels_linear_i4.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"

@@ -9,6 +9,8 @@
 namespace barkrt {
 namespace {
 
+static_assert(kTileOutputs == kI4Rows && kTileColumns == kI4Cols && kTileBytes == kI4TileBytes);
+
 // Of x: they stay in the second-level cache, which is larger where tiles are.
 constexpr int64_t kRowsPerTile = 96, kGroupedRowsPerTile = 256;
 constexpr int64_t kOutputsPerTile = 64;  // a multiple of the kernels' weight rows
@@ -25,7 +27,8 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 void check_product(View out, ConstView x, const Matrix& w, ConstView add) {
   BARKRT_CHECK(x.cols == w.cols && out.cols == w.rows && out.rows == x.rows);
   BARKRT_CHECK(w.type == DType::F32 || w.type == DType::F16 || w.type == DType::BF16 ||
-               (w.type == DType::I8 && w.scale != nullptr));
+               (w.type == DType::I8 && w.scale != nullptr) ||
+               (w.type == DType::I4 && fits_i4(w.rows, w.cols)));
   BARKRT_CHECK(add.data == nullptr || (add.rows == out.rows && add.cols == out.cols));
 }
 
@@ -47,7 +50,8 @@ bool few_rows(int64_t rows, bool packed) { return rows < (packed ? kManyPackedRo
 
 // A thread's stretch of weights is a multiple of so many rows.
 int64_t stretch_rows(const Matrix& w, int64_t rows, bool packed) {
-  return round_up(kLeastWork / std::max<int64_t>(rows * w.cols, 1) + 1, packed ? kPanelOutputs : 8);
+  const int64_t multiple = packed ? kPanelOutputs : w.type == DType::I4 ? kI4Rows : 8;
+  return round_up(kLeastWork / std::max<int64_t>(rows * w.cols, 1) + 1, multiple);
 }
 
 // Rows of x as the product reads them: normalised, packed, or both.
@@ -147,7 +151,8 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     prepare.use(whole, shared.data());
   }
   const bool by_panels = prepare.packed() && !prepare.grouped();
-  const int64_t panel = by_panels ? panel_bytes(w.cols * dtype_bytes(w.type)) : 0;
+  const int64_t number_bytes = w.type == DType::I4 ? 1 : dtype_bytes(w.type);  // in a panel
+  const int64_t panel = by_panels ? panel_bytes(w.cols * number_bytes) : 0;
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
   const auto outputs = [&](int64_t begin, int64_t end) {
     const ScratchPool::Lease own = scratch_.take(each_bytes + prepare.norm_bytes() + panel);
@@ -172,9 +177,8 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
 
 Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
   const bool packed = kernels_.packed_row_bytes(static_cast<int32_t>(w.type), w.cols) > 0;
-  const int64_t row_bytes = w.cols * dtype_bytes(w.type);
-  return {w.data, w.rows * row_bytes,
-          pool_.stretch(w.rows, stretch_rows(w, rows, packed)) * row_bytes};
+  const int64_t stretch = pool_.stretch(w.rows, stretch_rows(w, rows, packed));
+  return {w.data, matrix_bytes(w.type, w.rows, w.cols), matrix_bytes(w.type, stretch, w.cols)};
 }
 
 // Rows stay near while tiles of outputs go by.
@@ -182,8 +186,8 @@ void CpuBackend::tiles(const LinearTile& whole, bool gelu) {
   const int64_t rows = whole.grouped ? kGroupedRowsPerTile : kRowsPerTile;
   const int64_t row_tiles = (whole.t1 + rows - 1) / rows;
   const int64_t tile_work = std::min(whole.t1, rows) * whole.k;
-  const int64_t outputs =
-      std::max(kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, 8));
+  const int64_t outputs = std::max(
+      kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, kI4Rows));
   const int64_t output_tiles = (whole.n1 + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -25,8 +25,6 @@ void check_same_shape(View out, ConstView x) {
   BARKRT_CHECK(out.rows == x.rows && out.cols == x.cols);
 }
 
-bool is_weight_type(DType type) { return type != DType::I32; }
-
 DeviceRows describe_rows(const KvLayer* kv, const Rows& rows, int64_t n_embd, bool causal,
                          int64_t* n_slots) {
   DeviceRows d;
@@ -166,12 +164,12 @@ void CudaBackend::embed(View out, const int32_t* ids, const Matrix* tables, int6
                         const Matrix* wpe, const int32_t* pos) {
   const int64_t n = out.rows;
   for (int64_t s = 0; s < n_tables; ++s) {
-    BARKRT_CHECK(tables[s].cols == out.cols && is_weight_type(tables[s].type));
+    BARKRT_CHECK(tables[s].cols == out.cols && has_weight_type(tables[s].type));
     for (int64_t t = 0; t < n; ++t) BARKRT_CHECK(ids[s * n + t] < tables[s].rows);
   }
   const bool has_pos = wpe != nullptr && pos != nullptr;
   if (has_pos) {
-    BARKRT_CHECK(wpe->cols == out.cols && is_weight_type(wpe->type));
+    BARKRT_CHECK(wpe->cols == out.cols && has_weight_type(wpe->type));
     for (int64_t t = 0; t < n; ++t) BARKRT_CHECK(pos[t] >= 0 && pos[t] < wpe->rows);
   }
   if (n == 0) return;
@@ -191,7 +189,7 @@ void CudaBackend::layernorm(View out, ConstView x, const float* gamma, const flo
 void CudaBackend::linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
                          const Fused& fused) {
   BARKRT_CHECK(x.cols == w.cols && out.cols == w.rows && out.rows == x.rows);
-  BARKRT_CHECK(is_weight_type(w.type));
+  BARKRT_CHECK(has_weight_type(w.type));
   BARKRT_CHECK(add.data == nullptr || (add.rows == out.rows && add.cols == out.cols));
   BARKRT_CHECK(!fused.gelu || add.data == nullptr);
   if (out.rows == 0) return;

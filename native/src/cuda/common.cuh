@@ -110,6 +110,7 @@ void with_type(DType type, const F& f) {
       return f(__nv_bfloat16{});
     case DType::I8:
       return f(int8_t{});
+    case DType::I4:
     case DType::I32:
       break;
   }
