@@ -14,7 +14,7 @@ import (
 type convertCommand struct {
 	Source string `arg:"" help:"Folder of a checkpoint: Hugging Face's files, or suno's three .pt with EnCodec's .th."`
 	Output string `short:"o" required:"" help:"The .gguf file to write."`
-	Type   string `enum:",f32,bf16,f16,q8" default:"" placeholder:"f32|bf16|f16|q8" help:"Type of the matrices; default is that of the source."`
+	Type   string `enum:",f32,bf16,f16,q8,q4" default:"" placeholder:"f32|bf16|f16|q8|q4" help:"Type of the matrices; default is that of the source."`
 	Name   string `help:"Id that the file says it is; default is the folder's name."`
 }
 

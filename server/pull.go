@@ -13,7 +13,7 @@ import (
 type pullCommand struct {
 	storeFlags
 	ID       string `arg:"" name:"id" help:"Id on the hub, such as suno/bark-small."`
-	Type     string `enum:",f32,bf16,f16,q8" default:"" placeholder:"f32|bf16|f16|q8" help:"Type of the matrices; default is that of the source."`
+	Type     string `enum:",f32,bf16,f16,q8,q4" default:"" placeholder:"f32|bf16|f16|q8|q4" help:"Type of the matrices; default is that of the source."`
 	Revision string `help:"Branch, tag or commit; default is main."`
 }
 

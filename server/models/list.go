@@ -12,6 +12,7 @@ import (
 
 	"barkd/cgo"
 	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
 )
 
 // Entry is one model of the store, as its file's metadata tells it.
@@ -21,7 +22,7 @@ type Entry struct {
 	Bytes    int64
 	Modified time.Time
 	Trained  bool   // false: random weights, it makes noise
-	Type     string // of the matrices: f32, bf16, f16 or q8
+	Type     string // of the matrices: f32, bf16, f16, q8 or q4
 	Voices   []string
 	Embedded bool  // the default in the program: only ID is set, the runtime knows the rest
 	Err      error // why the file cannot be read; then what the metadata tells is unset
@@ -126,12 +127,16 @@ func (e *Entry) read() error {
 // matrixType names the type of the matrices, which one of the semantic stage stands for: in a small model the codec,
 // always f32, is the larger part.
 func matrixType(f *gguf.File) string {
-	t, ok := f.Find("semantic.h.0.attn.c_attn.weight")
+	const matrix = "semantic.h.0.mlp.c_proj.weight" // the first one that 4-bit tiles fit
+	t, ok := f.Find(matrix)
 	switch {
 	case !ok:
 		return ""
-	case t.Type == gguf.I8:
-		return "q8"
+	case t.Type != gguf.I8:
+		return t.Type.String()
 	}
-	return t.Type.String()
+	if _, scaled := f.Find(schema.ScaleName(matrix)); scaled {
+		return string(schema.Q8)
+	}
+	return string(schema.Q4)
 }

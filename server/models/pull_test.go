@@ -1,6 +1,7 @@
 package models
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,7 +17,6 @@ import (
 	"time"
 
 	"barkd/server/models/convert"
-	"barkd/server/models/gguf"
 	"barkd/server/models/hub"
 	"barkd/server/models/hub/hubtest"
 
@@ -59,8 +59,7 @@ func (b *bench) fake(t *testing.T) converter {
 				return convert.Report{}, err
 			}
 		}
-		kind := map[convert.Type]gguf.Type{"": gguf.F32, "f16": gguf.F16, "q8": gguf.I8}[o.Type]
-		writeModel(t, o.Out, "bark", kind)
+		writeModel(t, o.Out, "bark", cmp.Or(o.Type, convert.F32))
 		o.Progress(10, 10)
 		return convert.Report{}, nil
 	}

@@ -9,13 +9,14 @@ import (
 
 	"barkd/cgo"
 	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 // writeModel writes a file with the metadata that the store reads.
-func writeModel(t *testing.T, path, architecture string, matrix gguf.Type, extra ...gguf.Entry) {
+func writeModel(t *testing.T, path, architecture string, matrices schema.Type, extra ...gguf.Entry) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	f, err := os.Create(path)
@@ -26,10 +27,8 @@ func writeModel(t *testing.T, path, architecture string, matrix gguf.Type, extra
 		{Key: "bark.trained", Value: true},
 		{Key: "bark.voices", Value: []string{"announcer", "v2/en_speaker_0"}},
 	}, extra...)
-	tensors := []gguf.Tensor{
-		{Name: "semantic.h.0.attn.c_attn.weight", Type: matrix, Shape: []int64{2, 2}},
-		{Name: "codec.conv_in.weight", Type: gguf.F32, Shape: []int64{64}},
-	}
+	weight := schema.Tensor{Name: "semantic.h.0.mlp.c_proj.weight", Shape: []int64{16, 64}, Matrix: true}
+	tensors := append(weight.Declare(matrices), gguf.Tensor{Name: "codec.conv_in.weight", Type: gguf.F32, Shape: []int64{64}})
 	w, err := gguf.NewWriter(f, metadata, tensors)
 	require.NoError(t, err)
 	for _, tensor := range w.Tensors() {
@@ -85,7 +84,7 @@ func TestResolveFindsTheEmbeddedDefaultAndFiles(t *testing.T) {
 	assert.Equal(t, cgo.Source{Name: DefaultID, Embedded: true, Version: "embedded"}, src)
 
 	path := filepath.Join(s.Dir(), "suno", "bark-small.gguf")
-	writeModel(t, path, "bark", gguf.F16)
+	writeModel(t, path, "bark", schema.F16)
 	src, err = s.Resolve("suno/bark-small")
 	require.NoError(t, err)
 	assert.Equal(t, cgo.Source{Name: "suno/bark-small", Path: path, Version: src.Version}, src)
@@ -147,7 +146,7 @@ func FuzzID(f *testing.F) {
 func TestOnlyThePersonAtTheCommandLineNamesFiles(t *testing.T) {
 	s := openStore(t)
 	path := filepath.Join(t.TempDir(), "my model.gguf")
-	writeModel(t, path, "bark", gguf.F32)
+	writeModel(t, path, "bark", schema.F32)
 	src, err := s.ResolveArgument(path)
 	require.NoError(t, err)
 	assert.Equal(t, cgo.Source{Name: path, Path: path, Version: src.Version}, src)
@@ -167,13 +166,14 @@ func TestListTellsWhatTheFilesSay(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, []Entry{{ID: DefaultID, Embedded: true}}, entries, "an absent folder is an empty one")
 
-	writeModel(t, filepath.Join(s.Dir(), "suno", "bark-small.gguf"), "bark", gguf.I8)
-	writeModel(t, filepath.Join(s.Dir(), "aa.gguf"), "bark", gguf.BF16)
-	writeModel(t, filepath.Join(s.Dir(), "llama.gguf"), "llama", gguf.F16)
-	writeModel(t, filepath.Join(s.Dir(), ".aa.gguf.1.0.part"), "bark", gguf.F32)
-	writeModel(t, filepath.Join(s.Dir(), ".hidden", "x.gguf"), "bark", gguf.F32)
-	writeModel(t, filepath.Join(s.Dir(), "a name.gguf"), "bark", gguf.F32)
-	writeModel(t, filepath.Join(s.Dir(), "barkd", "tiny.gguf"), "bark", gguf.F32)
+	writeModel(t, filepath.Join(s.Dir(), "suno", "bark-small.gguf"), "bark", schema.Q8)
+	writeModel(t, filepath.Join(s.Dir(), "aa.gguf"), "bark", schema.BF16)
+	writeModel(t, filepath.Join(s.Dir(), "four.gguf"), "bark", schema.Q4)
+	writeModel(t, filepath.Join(s.Dir(), "llama.gguf"), "llama", schema.F16)
+	writeModel(t, filepath.Join(s.Dir(), ".aa.gguf.1.0.part"), "bark", schema.F32)
+	writeModel(t, filepath.Join(s.Dir(), ".hidden", "x.gguf"), "bark", schema.F32)
+	writeModel(t, filepath.Join(s.Dir(), "a name.gguf"), "bark", schema.F32)
+	writeModel(t, filepath.Join(s.Dir(), "barkd", "tiny.gguf"), "bark", schema.F32)
 	require.NoError(t, os.WriteFile(filepath.Join(s.Dir(), "torn.gguf"), []byte("GGUF\x03"), 0o644))
 	require.NoError(t, os.WriteFile(filepath.Join(s.Dir(), "README.md"), nil, 0o644))
 	require.NoError(t, os.Symlink("nowhere", filepath.Join(s.Dir(), "gone.gguf")))
@@ -186,7 +186,7 @@ func TestListTellsWhatTheFilesSay(t *testing.T) {
 		byID[e.ID] = e
 		ids = append(ids, e.ID)
 	}
-	assert.Equal(t, []string{"aa", DefaultID, "llama", "suno/bark-small", "torn"}, ids)
+	assert.Equal(t, []string{"aa", DefaultID, "four", "llama", "suno/bark-small", "torn"}, ids)
 	small := byID["suno/bark-small"]
 	require.NoError(t, small.Err)
 	assert.True(t, small.Trained)
@@ -195,14 +195,15 @@ func TestListTellsWhatTheFilesSay(t *testing.T) {
 	assert.Positive(t, small.Bytes)
 	assert.WithinDuration(t, time.Now(), small.Modified, time.Hour)
 	assert.Equal(t, "bf16", byID["aa"].Type)
+	assert.Equal(t, "q4", byID["four"].Type)
 	assert.ErrorContains(t, byID["llama"].Err, "llama")
 	assert.ErrorIs(t, byID["torn"].Err, cgo.ErrBadModel)
 }
 
 func TestFindTellsOfOneModel(t *testing.T) {
 	s := openStore(t)
-	writeModel(t, filepath.Join(s.Dir(), "suno", "bark-small.gguf"), "bark", gguf.F16)
-	writeModel(t, filepath.Join(s.Dir(), "llama.gguf"), "llama", gguf.F16)
+	writeModel(t, filepath.Join(s.Dir(), "suno", "bark-small.gguf"), "bark", schema.F16)
+	writeModel(t, filepath.Join(s.Dir(), "llama.gguf"), "llama", schema.F16)
 	e, err := s.Find("suno/bark-small")
 	require.NoError(t, err)
 	assert.Equal(t, "f16", e.Type)
@@ -216,22 +217,22 @@ func TestFindTellsOfOneModel(t *testing.T) {
 func TestListReadsAFileAgainWhenItChanges(t *testing.T) {
 	s := openStore(t)
 	path := filepath.Join(s.Dir(), "m.gguf")
-	writeModel(t, path, "bark", gguf.F16)
+	writeModel(t, path, "bark", schema.F16)
 	kind := func() string {
 		entries, err := s.List()
 		require.NoError(t, err)
 		return entries[1].Type
 	}
 	assert.Equal(t, "f16", kind())
-	writeModel(t, path, "bark", gguf.F32)
+	writeModel(t, path, "bark", schema.F32)
 	require.NoError(t, os.Chtimes(path, time.Time{}, time.Unix(1e9, 0)))
 	assert.Equal(t, "f32", kind())
 }
 
 func TestRemoveDeletesTheFileAndItsEmptyFolder(t *testing.T) {
 	s := openStore(t)
-	writeModel(t, filepath.Join(s.Dir(), "suno", "a.gguf"), "bark", gguf.F16)
-	writeModel(t, filepath.Join(s.Dir(), "suno", "b.gguf"), "bark", gguf.F16)
+	writeModel(t, filepath.Join(s.Dir(), "suno", "a.gguf"), "bark", schema.F16)
+	writeModel(t, filepath.Join(s.Dir(), "suno", "b.gguf"), "bark", schema.F16)
 	require.NoError(t, s.Remove("suno/a"))
 	assert.FileExists(t, filepath.Join(s.Dir(), "suno", "b.gguf"))
 	assert.ErrorIs(t, s.Remove("suno/a"), cgo.ErrNotFound)

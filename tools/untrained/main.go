@@ -1,6 +1,6 @@
 // Untrained writes a random model, the same for the same seed: one for tests, or one of bark-small's or bark's size.
 //
-//	go run ./tools/untrained -o FILE [-shape small|tiny|bark-small|bark] [-type f32|f16|bf16|i8]
+//	go run ./tools/untrained -o FILE [-shape small|tiny|bark-small|bark] [-type f32|f16|bf16|i8|i4]
 package main
 
 import (
@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 
-	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
 	"barkd/server/models/untrained"
 )
 
@@ -16,9 +16,9 @@ func main() {
 	out := flag.String("o", "", "the GGUF file to write")
 	seed := flag.Uint64("seed", 1, "seed of the weights")
 	shape := flag.String("shape", "tiny", "small (for emulated GPUs), tiny (for tests), bark-small or bark (for benchmarks, 0.8 and 2.2 GB)")
-	kind := flag.String("type", "f16", "of the matrices: f32, f16, bf16 or i8")
+	kind := flag.String("type", "f16", "of the matrices: f32, f16, bf16, i8 or i4")
 	flag.Parse()
-	types := map[string]gguf.Type{"f32": gguf.F32, "f16": gguf.F16, "bf16": gguf.BF16, "i8": gguf.I8}
+	types := map[string]schema.Type{"f32": schema.F32, "f16": schema.F16, "bf16": schema.BF16, "i8": schema.Q8, "i4": schema.Q4}
 	configs := map[string]func() untrained.Config{
 		"small": untrained.SmallConfig, "tiny": untrained.DefaultConfig, "bark-small": untrained.BarkSmallConfig, "bark": untrained.BarkConfig,
 	}

@@ -19,25 +19,26 @@ import (
 	"barkd/server/models/schema"
 )
 
-// Type is the storage type of a model's matrices. Codec, norms, biases and positions are always F32.
-type Type string
+// Type is the storage type of a model's matrices.
+type Type = schema.Type
 
-// The storage types.
+// The storage types, as schema has them, and that of the checkpoint.
 const (
-	Source Type = ""     // that of the checkpoint
-	F32    Type = "f32"  //
-	BF16   Type = "bf16" // 8 bits of precision, the range of f32
-	F16    Type = "f16"  // 11 bits of precision, at most 65504
-	Q8     Type = "q8"   // 8-bit integers, one F32 scale per row
+	Source Type = ""
+	F32         = schema.F32
+	BF16        = schema.BF16
+	F16         = schema.F16
+	Q8          = schema.Q8
+	Q4          = schema.Q4
 )
 
 // ParseType reads the name of a type as a user writes it.
 func ParseType(s string) (Type, error) {
 	switch t := Type(s); t {
-	case Source, F32, BF16, F16, Q8:
+	case Source, F32, BF16, F16, Q8, Q4:
 		return t, nil
 	}
-	return Source, fmt.Errorf("unknown type %q, want f32, bf16, f16 or q8", s)
+	return Source, fmt.Errorf("unknown type %q, want f32, bf16, f16, q8 or q4", s)
 }
 
 // Options say what to convert.
@@ -131,7 +132,7 @@ func open(dir string) (*source, error) {
 // job is a conversion with every decision made.
 type job struct {
 	*source
-	kind    gguf.Type
+	kind    Type
 	recipes []recipe
 	list    []schema.Tensor
 }
@@ -158,20 +159,16 @@ func (s *source) prepare(want Type) (*job, error) {
 		return nil, err
 	}
 	j.kind = storage(want, j.recipes)
+	if j.kind == Q4 && !slices.ContainsFunc(j.list, schema.Tensor.Tiled) {
+		return nil, errors.New("no matrix fits 4-bit tiles of 16 rows by 64 columns: use q8")
+	}
 	return j, nil
 }
 
 // storage picks the type of the matrices: the wanted one, else the source's if all its matrices agree, else f32.
-func storage(want Type, recipes []recipe) gguf.Type {
-	switch want {
-	case F32:
-		return gguf.F32
-	case BF16:
-		return gguf.BF16
-	case F16:
-		return gguf.F16
-	case Q8:
-		return gguf.I8
+func storage(want Type, recipes []recipe) Type {
+	if want != Source {
+		return want
 	}
 	seen := make(map[checkpoint.DType]bool)
 	for _, r := range recipes {
@@ -181,11 +178,11 @@ func storage(want Type, recipes []recipe) gguf.Type {
 	}
 	switch {
 	case len(seen) == 1 && seen[checkpoint.F16]:
-		return gguf.F16
+		return F16
 	case len(seen) == 1 && seen[checkpoint.BF16]:
-		return gguf.BF16
+		return BF16
 	}
-	return gguf.F32
+	return F32
 }
 
 func (j *job) write(ctx context.Context, f *os.File, o Options) error {
@@ -273,9 +270,8 @@ func (j *job) report(o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	types := map[gguf.Type]Type{gguf.F32: F32, gguf.F16: F16, gguf.BF16: BF16, gguf.I8: Q8}
 	return Report{
-		Out: o.Out, Name: j.config.Name, Format: j.config.Source.Format, Type: types[j.kind],
+		Out: o.Out, Name: j.config.Name, Format: j.config.Source.Format, Type: j.kind,
 		Tensors: len(j.list), Bytes: st.Size(), Voices: sortedKeys(j.voices), Remarks: j.remarks,
 	}, nil
 }

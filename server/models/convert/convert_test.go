@@ -320,6 +320,10 @@ func TestTypesApplyToMatricesOnly(t *testing.T) {
 	}
 }
 
+func TestFourBitsNeedATileThatFits(t *testing.T) {
+	assert.ErrorContains(t, fails(t, hfFolder(t, hfWeights(small())), Q4), "q8")
+}
+
 func TestDefaultTypeIsThatOfTheSource(t *testing.T) {
 	dir := hfFolder(t, hfWeights(small()))
 	write(t, dir, map[string][]byte{"model.safetensors": safetensors(hfWeights(small()), "BF16")})

@@ -9,7 +9,6 @@ import (
 	"os"
 
 	"barkd/server/models/checkpoint"
-	"barkd/server/models/gguf"
 	"barkd/server/models/schema"
 )
 
@@ -62,12 +61,8 @@ type tensorWriter interface {
 }
 
 // tensor writes what a recipe makes, in rows of the storage type.
-func (p *progress) tensor(g tensorWriter, r recipe, matrices gguf.Type) error {
-	kind := gguf.F32
-	if r.tensor.Matrix {
-		kind = matrices
-	}
-	enc, err := schema.NewEncoder(kind, r.tensor.Name)
+func (p *progress) tensor(g tensorWriter, r recipe, matrices Type) error {
+	enc, err := schema.NewEncoder(r.tensor, matrices)
 	if err != nil {
 		return err
 	}
@@ -80,7 +75,7 @@ func (p *progress) tensor(g tensorWriter, r recipe, matrices gguf.Type) error {
 	} else {
 		err = p.buildRows(g, enc, r, cols)
 	}
-	if err != nil || kind != gguf.I8 {
+	if err != nil || len(enc.Scales()) == 0 {
 		return err
 	}
 	if err := g.Next(schema.ScaleName(r.tensor.Name)); err != nil {

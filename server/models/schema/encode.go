@@ -6,32 +6,33 @@ import (
 	"math"
 
 	"github.com/x448/float16"
-
-	"barkd/server/models/gguf"
 )
 
 // Encoder turns rows of a tensor into bytes of its storage type: rounded to nearest, ties to even, never to infinity.
 type Encoder struct {
-	kind   gguf.Type
+	kind   Type
 	tensor string
 	row    []byte
-	scales []byte // F32 per row, I8 only
+	scales []byte // F32 per row, Q8 only
+	tiles  tiles  // Q4 only
 }
 
-// NewEncoder returns an encoder for one tensor in the type F32, F16, BF16 or I8. The tensor's name is for errors.
-func NewEncoder(kind gguf.Type, tensor string) (*Encoder, error) {
+// NewEncoder returns an encoder for one tensor of a file whose matrices are in the given type.
+func NewEncoder(t Tensor, matrices Type) (*Encoder, error) {
+	kind := t.storage(matrices)
 	switch kind {
-	case gguf.F32, gguf.F16, gguf.BF16, gguf.I8:
-		return &Encoder{kind: kind, tensor: tensor}, nil
+	case F32, F16, BF16, Q8, Q4:
+		return &Encoder{kind: kind, tensor: t.Name}, nil
 	}
-	return nil, fmt.Errorf("tensor %q: cannot store weights as %s", tensor, kind)
+	return nil, fmt.Errorf("tensor %q: cannot store weights as %q", t.Name, kind)
 }
 
-// Scales returns the scales of the I8 rows encoded so far, as F32 bytes.
+// Scales returns the scales of the rows encoded so far, as F32 bytes: what the tensor ScaleName holds. It is empty for
+// tensors that have none.
 func (e *Encoder) Scales() []byte { return e.scales }
 
-// Row encodes one row. The result is valid until the next call. A value that is not finite, or that the type cannot
-// hold, is an error.
+// Row encodes one row. The result is valid until the next call; in 4 bits it is that of sixteen rows together, with the
+// last of them. A value that is not finite, or that the type cannot hold, is an error.
 func (e *Encoder) Row(values []float32) ([]byte, error) {
 	e.row = e.row[:0]
 	peak := float32(0)
@@ -43,27 +44,32 @@ func (e *Encoder) Row(values []float32) ([]byte, error) {
 		peak = max(peak, a)
 	}
 	switch e.kind {
-	case gguf.F32:
+	case F32:
 		for _, v := range values {
 			e.row = binary.LittleEndian.AppendUint32(e.row, math.Float32bits(v))
 		}
-	case gguf.F16:
+	case F16:
 		if peak >= 65520 { // rounds to infinity
 			return nil, fmt.Errorf("tensor %q: value %v does not fit f16: use bf16 or f32", e.tensor, peak)
 		}
 		for _, v := range values {
 			e.row = binary.LittleEndian.AppendUint16(e.row, float16.Fromfloat32(v).Bits())
 		}
-	case gguf.BF16:
+	case BF16:
 		for _, v := range values {
-			b := BF16(v)
+			b := bf16(v)
 			if b&0x7FFF == 0x7F80 {
 				return nil, fmt.Errorf("tensor %q: value %v does not fit bf16: use f32", e.tensor, v)
 			}
 			e.row = binary.LittleEndian.AppendUint16(e.row, b)
 		}
-	case gguf.I8:
+	case Q8:
 		e.quantise(values, peak)
+	case Q4:
+		if peak >= fourBitsLimit {
+			return nil, fmt.Errorf("tensor %q: value %v does not fit q4: use bf16 or f32", e.tensor, peak)
+		}
+		return e.tiles.add(values), nil
 	}
 	return e.row, nil
 }
@@ -81,8 +87,8 @@ func (e *Encoder) quantise(values []float32, peak float32) {
 	}
 }
 
-// BF16 rounds a finite number to the upper half of a float32, nearest, ties to even.
-func BF16(v float32) uint16 {
+// bf16 rounds a finite number to the upper half of a float32, nearest, ties to even.
+func bf16(v float32) uint16 {
 	b := math.Float32bits(v)
 	return uint16((b + 0x7FFF + b>>16&1) >> 16)
 }

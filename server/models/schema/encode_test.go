@@ -8,13 +8,13 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"barkd/server/models/gguf"
 )
 
-func encoded16(t *testing.T, kind gguf.Type, v float32) uint16 {
+func matrix(name string) Tensor { return Tensor{Name: name, Matrix: true} }
+
+func encoded16(t *testing.T, kind Type, v float32) uint16 {
 	t.Helper()
-	e, err := NewEncoder(kind, "w")
+	e, err := NewEncoder(matrix("w"), kind)
 	require.NoError(t, err)
 	b, err := e.Row([]float32{v})
 	require.NoError(t, err)
@@ -41,24 +41,24 @@ func TestHalfPrecisionRoundsToNearestTiesToEven(t *testing.T) {
 		{2.9802322e-8, 0x0000, 0x3300}, // half of it: ties to zero
 		{6.097555e-5, 0x03FF, 0x3880},  // the largest subnormal f16
 	} {
-		assert.Equalf(t, c.f16, encoded16(t, gguf.F16, c.v), "f16 of %v", c.v)
-		assert.Equalf(t, c.bf16, encoded16(t, gguf.BF16, c.v), "bf16 of %v", c.v)
+		assert.Equalf(t, c.f16, encoded16(t, F16, c.v), "f16 of %v", c.v)
+		assert.Equalf(t, c.bf16, encoded16(t, BF16, c.v), "bf16 of %v", c.v)
 	}
 }
 
 func TestValuesTooLargeForTheTypeNameTheTensor(t *testing.T) {
 	for _, c := range []struct {
-		kind gguf.Type
+		kind Type
 		v    float32
 	}{
-		{gguf.F16, 65520},
-		{gguf.F16, -1e30},
-		{gguf.BF16, math.MaxFloat32},
-		{gguf.F32, float32(math.NaN())},
-		{gguf.F32, float32(math.Inf(-1))},
-		{gguf.I8, float32(math.Inf(1))},
+		{F16, 65520},
+		{F16, -1e30},
+		{BF16, math.MaxFloat32},
+		{F32, float32(math.NaN())},
+		{F32, float32(math.Inf(-1))},
+		{Q8, float32(math.Inf(1))},
 	} {
-		e, err := NewEncoder(c.kind, "semantic.wte.weight")
+		e, err := NewEncoder(matrix("semantic.wte.weight"), c.kind)
 		require.NoError(t, err)
 		_, err = e.Row([]float32{0, c.v})
 		assert.ErrorContainsf(t, err, "semantic.wte.weight", "%s of %v", c.kind, c.v)
@@ -67,7 +67,7 @@ func TestValuesTooLargeForTheTypeNameTheTensor(t *testing.T) {
 
 func TestEightBitErrorIsAtMostHalfAStep(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
-	e, err := NewEncoder(gguf.I8, "w")
+	e, err := NewEncoder(matrix("w"), Q8)
 	require.NoError(t, err)
 	for row := range 200 {
 		values := make([]float32, 1+row%67)
@@ -86,7 +86,7 @@ func TestEightBitErrorIsAtMostHalfAStep(t *testing.T) {
 }
 
 func TestEightBitRowWithoutAScaleIsZero(t *testing.T) {
-	e, err := NewEncoder(gguf.I8, "w")
+	e, err := NewEncoder(matrix("w"), Q8)
 	require.NoError(t, err)
 	b, err := e.Row([]float32{0, 0, 1e-45})
 	require.NoError(t, err)

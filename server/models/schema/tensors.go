@@ -6,11 +6,23 @@ import (
 	"barkd/server/models/gguf"
 )
 
+// Type is the storage type of a file's matrices. Codec, norms, biases and positions are always F32.
+type Type string
+
+// The storage types.
+const (
+	F32  Type = "f32"  //
+	BF16 Type = "bf16" // 8 bits of precision, the range of f32
+	F16  Type = "f16"  // 11 bits of precision, at most 65504
+	Q8   Type = "q8"   // 8-bit integers, one F32 scale per row
+	Q4   Type = "q4"   // the layers of the decode stages 4-bit integers, one F16 scale per 32; the rest as Q8
+)
+
 // Tensor is one tensor of a model file.
 type Tensor struct {
 	Name   string
 	Shape  []int64 // row-major
-	Matrix bool    // marked M in native/DESIGN.md: may be F32, F16, BF16 or I8 with scales; all else is F32
+	Matrix bool    // marked M in native/DESIGN.md: in the type of the file; all else is F32
 	Voice  bool    // I32
 }
 
@@ -44,21 +56,36 @@ func (c *Config) Tensors() []Tensor {
 	return l
 }
 
-// Declare turns the tensor into the container's description, with the matrices in type t: one tensor, or for I8 the
-// matrix and its scales.
-func (t Tensor) Declare(matrices gguf.Type) []gguf.Tensor {
+// storage returns the type that the tensor's numbers have in a file whose matrices are in the given type.
+func (t Tensor) storage(matrices Type) Type {
 	switch {
-	case t.Voice:
-		return []gguf.Tensor{{Name: t.Name, Type: gguf.I32, Shape: t.Shape}}
 	case !t.Matrix:
-		return []gguf.Tensor{{Name: t.Name, Type: gguf.F32, Shape: t.Shape}}
-	case matrices == gguf.I8:
+		return F32
+	case matrices == Q4 && !t.Tiled():
+		return Q8
+	}
+	return matrices
+}
+
+// Declare turns the tensor into the container's description: one tensor, or the matrix and its scales.
+func (t Tensor) Declare(matrices Type) []gguf.Tensor {
+	if t.Voice {
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.I32, Shape: t.Shape}}
+	}
+	switch t.storage(matrices) {
+	case Q4:
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.I8, Shape: []int64{t.Shape[0] / tileRows, t.Shape[1] / tileCols * tileBytes}}}
+	case Q8:
 		return []gguf.Tensor{
 			{Name: t.Name, Type: gguf.I8, Shape: t.Shape},
 			{Name: ScaleName(t.Name), Type: gguf.F32, Shape: t.Shape[:1]},
 		}
+	case F16:
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.F16, Shape: t.Shape}}
+	case BF16:
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.BF16, Shape: t.Shape}}
 	}
-	return []gguf.Tensor{{Name: t.Name, Type: matrices, Shape: t.Shape}}
+	return []gguf.Tensor{{Name: t.Name, Type: gguf.F32, Shape: t.Shape}}
 }
 
 // ScaleName returns the name of the row scales of an I8 matrix: X.weight has X.scale.

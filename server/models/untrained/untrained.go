@@ -20,7 +20,7 @@ const Name = "barkd/tiny"
 type Config struct {
 	Schema schema.Config // voices are filled in from Voices
 	Voices []Voice
-	Type   gguf.Type // of the matrices: F32, BF16, F16 or I8
+	Type   schema.Type // of the matrices
 }
 
 // Voice is a random history prompt.
@@ -74,7 +74,7 @@ func DefaultConfig() Config {
 	return Config{
 		Schema: c,
 		Voices: []Voice{{Name: "noise_a", SemanticTokens: 120}, {Name: "noise_b", SemanticTokens: 180}},
-		Type:   gguf.F16,
+		Type:   schema.F16,
 	}
 }
 
@@ -209,12 +209,8 @@ type tensorWriter interface {
 	Next(name string) error
 }
 
-func writeFloats(g tensorWriter, t schema.Tensor, matrices gguf.Type, values []float32) error {
-	kind := gguf.F32
-	if t.Matrix {
-		kind = matrices
-	}
-	enc, err := schema.NewEncoder(kind, t.Name)
+func writeFloats(g tensorWriter, t schema.Tensor, matrices schema.Type, values []float32) error {
+	enc, err := schema.NewEncoder(t, matrices)
 	if err != nil {
 		return err
 	}
@@ -232,7 +228,7 @@ func writeFloats(g tensorWriter, t schema.Tensor, matrices gguf.Type, values []f
 		}
 		values = values[cols:]
 	}
-	if kind != gguf.I8 {
+	if len(enc.Scales()) == 0 {
 		return nil
 	}
 	if err := g.Next(schema.ScaleName(t.Name)); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"barkd/server/models/gguf"
+	"barkd/server/models/schema"
 )
 
 func model(t *testing.T, seed uint64, c Config) []byte {
@@ -34,7 +35,9 @@ func TestDefaultModelSaysThatItIsUntrained(t *testing.T) {
 }
 
 func TestEveryStorageTypeWrites(t *testing.T) {
-	for _, kind := range []gguf.Type{gguf.F32, gguf.BF16, gguf.F16, gguf.I8} {
+	for kind, stored := range map[schema.Type]gguf.Type{
+		schema.F32: gguf.F32, schema.BF16: gguf.BF16, schema.F16: gguf.F16, schema.Q8: gguf.I8, schema.Q4: gguf.I8,
+	} {
 		c := DefaultConfig()
 		c.Type = kind
 		c.Schema.Semantic.Bias, c.Schema.Fine.Bias = true, true
@@ -44,9 +47,9 @@ func TestEveryStorageTypeWrites(t *testing.T) {
 		require.NoError(t, err)
 		w, ok := f.Find("semantic.h.1.mlp.c_fc.weight")
 		require.True(t, ok)
-		assert.Equal(t, kind, w.Type)
+		assert.Equal(t, stored, w.Type)
 		_, scaled := f.Find("semantic.h.1.mlp.c_fc.scale")
-		assert.Equal(t, kind == gguf.I8, scaled)
+		assert.Equal(t, kind == schema.Q8, scaled)
 		_, head := f.Find("fine.lm_head.2.weight")
 		assert.True(t, head)
 		_, tied := f.Find("fine.lm_head.1.weight")
