@@ -60,7 +60,7 @@ test: native ## native tests, then go test ./...
 	ctest --test-dir $(NATIVE) --output-on-failure
 	go test ./...
 
-BENCH_MODELS ?= bark-small-i8 bark-small-f16 bark-i8
+BENCH_MODELS ?= bark-small-i8 bark-small-i4 bark-small-f16 bark-i8
 bench: build ## every op, loads, 5 s and 13 s of audio, 1, 4 and 16 requests at once, long texts, beside this machine's limits
 	@cmake --build $(NATIVE) -j $(JOBS)
 	$(NATIVE)/native/bench/bench_ops --json=build/bench-ops.json

@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 
-TYPES = {"f32": "tab:blue", "f16": "tab:green", "bf16": "tab:orange", "i8": "tab:red"}
+TYPES = {"f32": "tab:blue", "f16": "tab:green", "bf16": "tab:orange", "i8": "tab:red", "i4": "tab:purple"}
 
 
 def records(path: Path) -> list[dict]:
