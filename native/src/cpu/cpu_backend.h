@@ -51,7 +51,7 @@ class CpuBackend final : public Backend {
   // As linear, in f32 arithmetic, with a bias that repeats every bias_period outputs.
   void product(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
                ConstView add);
-  void tiles(const LinearTile& whole, bool gelu);
+  void tiles(const LinearTile& whole);
   // What each thread reads of w in a product with so few rows.
   Ahead stretches_of(const Matrix& w, int64_t rows) const;
 

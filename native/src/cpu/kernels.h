@@ -48,6 +48,7 @@ struct LinearTile {
   const float* add;  // (T, N) or NULL; may be out
   int64_t add_stride;
   int64_t t0, t1, n0, n1;
+  bool gelu;         // out is the GELU of that
   const void* next;  // read after this tile, so its beginning is fetched at the end; or NULL
 };
 
@@ -120,7 +121,6 @@ struct Kernels {
   // out[i] = (first ? 0 : out[i]) + scale * row[i].
   void (*add_row)(float* out, const void* row, int32_t type, float scale, int64_t n, bool first);
   void (*layernorm)(float* out, const float* x, const float* gamma, const float* beta, int64_t n);
-  void (*gelu)(float* x, int64_t n);
   void (*elu)(float* out, const float* x, int64_t n);
   void (*add)(float* out, const float* x, int64_t n);
   // Cells begin .. end-1 of H: gates is (4H), i f g o; updates c and h, writes out.

@@ -159,7 +159,6 @@ const Kernels kKernelsAvx2 = {
 #endif
     kLanes,      linear_of_any, packed_row_bytes, pack_row, nullptr, nullptr,
     attention,   nullptr,       nullptr,          0,        to_f16,  to_bf16,
-    to_i8,       add_row,       layernorm,        gelu,     elu,     add,
-    lstm_cells};
+    to_i8,       add_row,       layernorm,        elu,      add,     lstm_cells};
 
 }  // namespace barkrt

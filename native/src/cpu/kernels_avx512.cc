@@ -227,7 +227,6 @@ const Kernels kKernelsAvx512 = {
 #endif
     kLanes,         linear_of_any, packed_row_bytes, pack_row,      wants_groups, turn_group,
     attention,      pack_pairs,    attention_pairs,  kPairChannels, to_f16,       to_bf16,
-    to_i8,          add_row,       layernorm,        gelu,          elu,          add,
-    lstm_cells};
+    to_i8,          add_row,       layernorm,        elu,           add,          lstm_cells};
 
 }  // namespace barkrt

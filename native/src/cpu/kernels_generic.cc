@@ -99,7 +99,7 @@ int64_t packed_row_bytes(int32_t, int64_t) { return 0; }
 
 const Kernels kKernelsGeneric = {"generic", kLanes,    linear,  packed_row_bytes, nullptr, nullptr,
                                  nullptr,   attention, nullptr, nullptr,          0,       to_f16,
-                                 to_bf16,   to_i8,     add_row, layernorm,        gelu,    elu,
-                                 add,       lstm_cells};
+                                 to_bf16,   to_i8,     add_row, layernorm,        elu,     add,
+                                 lstm_cells};
 
 }  // namespace barkrt

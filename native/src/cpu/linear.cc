@@ -121,12 +121,6 @@ struct Preparation {
   int64_t row_bytes;
 };
 
-void run_tile(const Kernels& kernels, const LinearTile& tile, bool gelu) {
-  kernels.linear(tile);
-  for (int64_t r = tile.t0; gelu && r < tile.t1; ++r)
-    kernels.gelu(tile.out + r * tile.out_stride + tile.n0, tile.n1 - tile.n0);
-}
-
 }  // namespace
 
 void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bias, ConstView add,
@@ -135,6 +129,7 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   BARKRT_CHECK(!fused.gelu || add.data == nullptr);
   const Preparation prepare(kernels_, x, w, fused);
   LinearTile whole = whole_tile(out, x, w, bias, w.rows, add);
+  whole.gelu = fused.gelu;
   const bool few = few_rows(x.rows, prepare.packed());
   // Few numbers are prepared by each thread for itself.
   const bool by_each = few && prepare.needed() && x.rows * x.cols <= kLeastPrepared;
@@ -165,14 +160,14 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     tile.panel = area + each_bytes;
     tile.n0 = begin, tile.n1 = end;
     tile.next = ahead.of(begin / pool_.stretch(w.rows, stretch_rows(w, x.rows, prepare.packed())));
-    run_tile(kernels_, tile, fused.gelu);
+    kernels_.linear(tile);
   };
   if (few)
     pool_.for_stretches(w.rows, stretch_rows(w, x.rows, prepare.packed()), outputs, ahead);
   else if (by_panels)  // each with all rows: weights are turned once
     pool_.parallel_for(w.rows, kPanelOutputs, outputs);
   else
-    tiles(whole, fused.gelu);
+    tiles(whole);
 }
 
 Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
@@ -182,7 +177,7 @@ Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
 }
 
 // Rows stay near while tiles of outputs go by.
-void CpuBackend::tiles(const LinearTile& whole, bool gelu) {
+void CpuBackend::tiles(const LinearTile& whole) {
   const int64_t rows = whole.grouped ? kGroupedRowsPerTile : kRowsPerTile;
   const int64_t row_tiles = (whole.t1 + rows - 1) / rows;
   const int64_t tile_work = std::min(whole.t1, rows) * whole.k;
@@ -196,7 +191,7 @@ void CpuBackend::tiles(const LinearTile& whole, bool gelu) {
       tile.t1 = std::min(tile.t0 + rows, whole.t1);
       tile.n0 = i % output_tiles * outputs;
       tile.n1 = std::min(tile.n0 + outputs, whole.n1);
-      run_tile(kernels_, tile, gelu);
+      kernels_.linear(tile);
     }
   });
 }
@@ -205,7 +200,7 @@ void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bi
                          int64_t bias_period, ConstView add) {
   check_product(out, x, w, add);
   const LinearTile whole = whole_tile(out, x, w, bias, bias_period, add);
-  if (!few_rows(x.rows, false)) return tiles(whole, false);
+  if (!few_rows(x.rows, false)) return tiles(whole);
   pool_.for_stretches(w.rows, stretch_rows(w, x.rows, false), [&](int64_t begin, int64_t end) {
     LinearTile tile = whole;
     tile.n0 = begin, tile.n1 = end;
