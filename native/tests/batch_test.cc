@@ -114,8 +114,8 @@ TEST_P(Batch, EveryRequestGetsWhatItGetsAlone) {
     }
 }
 
-TEST(Batch, EveryRequestGetsWhatItGetsAloneFrom4Bits) {
-  Crowd crowd(tiled_config(), DType::I4, 20);
+TEST(BatchOf4Bits, EveryRequestGetsWhatItGetsAlone) {
+  Crowd crowd("", tiled_config(), DType::I4, 20);
   crowd.all_at_once([&](size_t i) {
     EXPECT_TRUE(synthesize(*crowd.sessions_[i], crowd.requests_[i]) == crowd.expected_[i]) << i;
   });
