@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--dtypes", nargs="*", default=["bf16", "f32"], choices=["bf16", "f32"])
-    parser.add_argument("--types", nargs="*", default=["q8", "bf16"], choices=["q8", "bf16", "f16", "f32"])
+    parser.add_argument("--types", nargs="*", default=["q4", "q8", "bf16"], choices=["q4", "q8", "bf16", "f16", "f32"])
     parser.add_argument("--build", type=Path, default=ROOT / "build")
     parser.add_argument("--alone", choices=["bf16", "f32"], help=argparse.SUPPRESS)
     parser.add_argument("-o", "--out", type=Path)
