@@ -180,23 +180,9 @@ class HostViews final : public Backend {
     m.download();
   }
 
-  void elu(View out, ConstView x) override {
-    Mirror m(*device_);
-    m.add(out);
-    m.add(x);
-    m.upload();
-    device_->elu(m.at(out), m.at(x));
-    m.download();
-  }
+  void elu(View out, ConstView x) override { elementwise(&Backend::elu, out, x); }
 
-  void add(View out, ConstView x) override {
-    Mirror m(*device_);
-    m.add(out);
-    m.add(x);
-    m.upload();
-    device_->add(m.at(out), m.at(x));
-    m.download();
-  }
+  void add(View out, ConstView x) override { elementwise(&Backend::add, out, x); }
 
   void conv1d(View out, ConstView x, const Matrix& w, const float* bias, int64_t kernel,
               int64_t dilation) override {
@@ -242,6 +228,15 @@ class HostViews final : public Backend {
   }
 
  private:
+  void elementwise(void (Backend::*op)(View, ConstView), View out, ConstView x) {
+    Mirror m(*device_);
+    m.add(out);
+    m.add(x);
+    m.upload();
+    (device_.get()->*op)(m.at(out), m.at(x));
+    m.download();
+  }
+
   const std::unique_ptr<Backend> device_;
 };
 
