@@ -128,8 +128,7 @@ std::string kernels_detail() {
     return "avx512 kernels: the processor has AVX-512 F, BW, DQ and VL, but not VNNI";
   if (chosen == "avx2_vnni")
     return "avx2_vnni kernels: the processor has AVX2, FMA and AVX-VNNI (for 8- and 4-bit "
-           "weights), "
-           "but not AVX-512";
+           "weights), but not AVX-512";
   if (chosen == "avx2")
     return "avx2 kernels: the processor has AVX2 and FMA, but neither AVX-VNNI nor AVX-512";
   return "generic kernels (SSE2): the processor lacks AVX2 or FMA";

@@ -64,10 +64,9 @@ inline ConstView view(const float* data, int64_t rows, int64_t cols) {
 // device memory. I8 carries one F32 scale per row: w[r][c] = scale[r] * data[r][c].
 //
 // I4 is tiles of 16 rows by 64 columns, row-major among themselves, so that what a product reads of
-// 16 outputs is one stretch. A tile is 512 bytes of q, then 32 halves of scales: w[r][c] = (q[r][c]
-// - 8) * scale[c / 32][r]. Byte 64 v + 4 r + i holds q[r][4 v + i] in its low half and q[r][32 + 4
-// v
-// + i] in its high one.
+// 16 outputs is one stretch. A tile is 512 bytes of q, then 32 halves of scales:
+// w[r][c] = (q[r][c] - 8) * scale[c / 32][r].
+// Byte 64 v + 4 r + i holds q[r][4 v + i] in its low half and q[r][32 + 4 v + i] in its high one.
 struct Matrix {
   const void* data = nullptr;
   DType type = DType::F32;
