@@ -95,7 +95,8 @@ struct Area {
 struct Weight {
   Weight(const Bench& b, DType type, int64_t rows, int64_t cols)
       : scale(b, rows), data(b, matrix_bytes(type, rows, cols), 0x3c) {
-    matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
+    matrix = {data.data(), type, rows, cols,
+              type == DType::I8 || type == DType::I8Tiles ? scale.data() : nullptr};
   }
   Area scale, data;
   Matrix matrix;
@@ -220,7 +221,8 @@ void bench_sample(const Bench& b, int64_t t, int64_t n) {
 }
 
 void run(const Bench& b) {
-  for (const DType type : {DType::F32, DType::F16, DType::BF16, DType::I8, DType::I4}) {
+  for (const DType type :
+       {DType::F32, DType::F16, DType::BF16, DType::I8, DType::I8Tiles, DType::I4}) {
     if (!b.backend->has_weight_type(type)) continue;
     bench_linear(b, type, 1, 768, 2304);
     bench_linear(b, type, 1, 3072, 768);

@@ -145,7 +145,8 @@ double Roofs::read(double working_set) const {
 double Roofs::peak(DType type) const {
   if (type == DType::F16) return std::max(f16, f32);
   if (type == DType::BF16) return std::max(bf16, f32);
-  return type == DType::I8 || type == DType::I4 ? std::max(i8, f32) : f32;
+  const bool bytes = type == DType::I8 || type == DType::I8Tiles || type == DType::I4;
+  return bytes ? std::max(i8, f32) : f32;
 }
 
 void Roofs::raise_to(const Roofs& other) {

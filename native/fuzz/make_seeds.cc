@@ -90,6 +90,7 @@ int main(int argc, char** argv) {
   write_tokenizer(corpus / "tokenizer");
   write(corpus / "model" / "tiny", barkrt::test::tiny_model(DType::F32).content());
   write(corpus / "model" / "tiny_i8", barkrt::test::tiny_model(DType::I8).content());
+  write(corpus / "model" / "tiny_tiles", barkrt::test::tiny_model(DType::I8Tiles).content());
   write(corpus / "model" / "tiny_i4", barkrt::test::tiny_model(DType::I4).content());
   return 0;
 }

@@ -10,7 +10,7 @@ namespace {
 // Fills tensors with numbers that differ but stay small, so that logits are finite.
 class Filler {
  public:
-  // I4 matrices are so where they fit, else I8.
+  // Tiles are so where they fit, else I8.
   Filler(GgufWriter& writer, DType matrices) : w_(writer), matrices_(matrices) {}
 
   void f32(const std::string& name, const std::vector<int64_t>& shape) {
@@ -24,19 +24,22 @@ class Filler {
     std::string values;
     for (int64_t i = 0; i < rows * cols; i++) values += static_cast<char>(next());
     w_.tensor(name + ".weight", DType::I8, {rows, cols}, values.data());
-    w_.tensor(name + ".scale", {rows}, std::vector<float>(static_cast<size_t>(rows), 1.0f / 128));
+    scales(name, rows);
   }
 
   void tiles(const std::string& name, int64_t rows, int64_t cols) {
+    const bool scales = matrices_ == DType::I4;  // in the tiles
     std::string bytes;
-    for (int64_t i = 0; i < matrix_bytes(DType::I4, rows, cols); i++)
-      bytes += i % kI4TileBytes < 512 || i % 2 == 0 ? static_cast<char>(next()) : '\x20';
-    w_.tensor(name + ".weight", DType::I8, {rows / kI4Rows, matrix_bytes(DType::I4, kI4Rows, cols)},
-              bytes.data());
+    for (int64_t i = 0; i < matrix_bytes(matrices_, rows, cols); i++)
+      bytes +=
+          scales && i % tile_bytes(matrices_) >= 512 && i % 2 ? '\x20' : static_cast<char>(next());
+    w_.tensor(name + ".weight", DType::I8,
+              {rows / kTileRows, matrix_bytes(matrices_, kTileRows, cols)}, bytes.data());
+    if (!scales) this->scales(name, rows);
   }
 
   void linear(const std::string& name, int64_t out, int64_t in, bool bias) {
-    if (matrices_ == DType::I4 && fits_i4(out, in))
+    if (has_tiles(matrices_) && fits_tiles(out, in))
       tiles(name, out, in);
     else
       matrix(name, out, in);
@@ -54,6 +57,9 @@ class Filler {
   }
 
  private:
+  void scales(const std::string& name, int64_t rows) {
+    w_.tensor(name + ".scale", {rows}, std::vector<float>(static_cast<size_t>(rows), 1.0f / 128));
+  }
   static int64_t size(const std::vector<int64_t>& shape) {
     return std::accumulate(shape.begin(), shape.end(), int64_t{1}, std::multiplies<>());
   }
@@ -68,7 +74,7 @@ class Filler {
 };
 
 // Channels of a stage: few, or as few as leave one matrix that tiles fit.
-constexpr int64_t embd_of(DType matrices) { return matrices == DType::I4 ? 16 : 4; }
+constexpr int64_t embd_of(DType matrices) { return has_tiles(matrices) ? 16 : 4; }
 
 void add_gpt(GgufWriter& w, const std::string& stage, uint32_t block_size, uint32_t vocab_in,
              uint32_t vocab_out, bool causal, DType matrices) {

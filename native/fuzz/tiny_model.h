@@ -5,7 +5,7 @@
 
 namespace barkrt::test {
 
-// matrices: of the causal stages, F32, I8 or I4 (one, and I8). Weights are small pseudo-random
+// matrices: of the causal stages, F32, I8, or tiles (one, and I8). Weights are small pseudo-random
 // numbers.
 GgufWriter tiny_model(DType matrices);
 

@@ -81,12 +81,14 @@ class Backend {
   virtual void synchronize() = 0;
   // Where the device reads `bytes` of weights that lie at `host`. The CPU returns `host` itself
   // (used in place); other devices allocate and upload, and other threads may use the weights once
-  // this one has called synchronize(). `host` must stay mapped until release_weights.
+  // this one has called synchronize(). On the CPU `host` must stay mapped until release_weights; on
+  // others it may go on return.
   virtual const void* place_weights(const void* host, int64_t bytes) = 0;
   virtual void release_weights(const void* placed) noexcept = 0;
 
-  // Whether linear() takes weights of this type. A model with others is refused.
-  virtual bool has_weight_type(DType type) const { return type != DType::I32 && type != DType::I4; }
+  // Whether linear() takes weights of this type. A model of I4 is refused elsewhere, and I8Tiles
+  // become I8 before they are placed.
+  virtual bool has_weight_type(DType type) const { return type != DType::I32 && !has_tiles(type); }
 
   // --- ops; T rows, C channels ---
   // out[t] = sum_s tables[s][ids[s * T + t]] (+ wpe[pos[t]]); a negative id adds nothing, a NULL

@@ -1,6 +1,7 @@
 #include "model.h"
 
 #include <algorithm>
+#include <cstring>
 #include <unordered_set>
 
 #include "error.h"
@@ -27,16 +28,22 @@ class Builder {
     m.rows = rows;
     return m;
   }
-  // tiles: the matrix may be I4, an I8 tensor of the tiles' bytes: (rows of tiles, bytes of one).
-  Linear linear(const std::string& name, int64_t out, int64_t in, bool bias, bool tiles) {
-    const std::string weight = name + ".weight";
-    const GgufTensor* t = gguf_.find(weight);
-    const bool i4 =
-        tiles && fits_i4(out, in) && t != nullptr && t->type == DType::I8 &&
-        t->shape == std::vector<int64_t>{out / kI4Rows, matrix_bytes(DType::I4, kI4Rows, in)};
-    if (!i4) return {matrix(weight, out, in), bias ? vector(name + ".bias", out) : nullptr};
-    used_.insert(t->name);
-    return {Matrix{place_(*t), DType::I4, out, in, nullptr},
+  // The same, or in tiles, of 4 bits only if `four_bits`: an I8 tensor of the tiles' bytes, (rows
+  // of tiles, bytes of one).
+  Matrix tiles_or_matrix(const std::string& name, int64_t rows, int64_t cols, bool four_bits) {
+    const GgufTensor* t = gguf_.find(name);
+    for (const DType type : {DType::I8Tiles, DType::I4}) {
+      const bool may_be = fits_tiles(rows, cols) && (type != DType::I4 || four_bits);
+      const std::vector<int64_t> shape = {rows / kTileRows, matrix_bytes(type, kTileRows, cols)};
+      if (!may_be || !t || t->type != DType::I8 || t->shape != shape) continue;
+      used_.insert(t->name);
+      const Matrix m{nullptr, type, rows, cols, type == DType::I4 ? nullptr : scales(name, rows)};
+      return place_(*t, m);
+    }
+    return matrix(name, rows, cols);
+  }
+  Linear linear(const std::string& name, int64_t out, int64_t in, bool bias, bool four_bits) {
+    return {tiles_or_matrix(name + ".weight", out, in, four_bits),
             bias ? vector(name + ".bias", out) : nullptr};
   }
   Norm norm(const std::string& name, int64_t n, bool bias) {
@@ -62,14 +69,15 @@ class Builder {
       fail(Status::BadModel, "tensor %s is %s, which it cannot be", name.c_str(),
            dtype_name(t.type));
     used_.insert(t.name);
-    Matrix m{place_(t), t.type, shape[0], 1, nullptr};
+    Matrix m{nullptr, t.type, shape[0], 1, nullptr};
     for (size_t i = 1; i < shape.size(); ++i) m.cols *= shape[i];
-    if (t.type == DType::I8) {
-      // "x.weight" has its scales in "x.scale".
-      const std::string scale = name.substr(0, name.rfind('.')) + ".scale";
-      m.scale = vector(scale, shape[0]);
-    }
+    m = place_(t, m);
+    if (t.type == DType::I8) m.scale = scales(name, shape[0]);
     return m;
+  }
+  // "x.weight" has its scales in "x.scale".
+  const float* scales(const std::string& name, int64_t rows) {
+    return vector(name.substr(0, name.rfind('.')) + ".scale", rows);
   }
 
   const Gguf& gguf_;
@@ -89,8 +97,8 @@ void warn_of_short_context(const CoarseConfig& c) {
 
 std::string numbered(const std::string& prefix, int64_t i) { return prefix + std::to_string(i); }
 
-// Everything but tables and heads, which differ between the stages. tiles: matrices may be I4.
-GptWeights build_blocks(Builder& b, const GptConfig& c, bool tiles) {
+// Everything but tables and heads, which differ between the stages.
+GptWeights build_blocks(Builder& b, const GptConfig& c, bool four_bits) {
   const int64_t n = c.n_embd;
   GptWeights w;
   w.n_head = c.n_head;
@@ -100,21 +108,28 @@ GptWeights build_blocks(Builder& b, const GptConfig& c, bool tiles) {
     const std::string p = numbered(c.name + ".h.", i);
     BlockWeights block;
     block.ln_1 = b.norm(p + ".ln_1", n, c.norm_bias);
-    block.c_attn = b.linear(p + ".attn.c_attn", 3 * n, n, c.linear_bias, tiles);
-    block.attn_c_proj = b.linear(p + ".attn.c_proj", n, n, c.linear_bias, tiles);
+    block.c_attn = b.linear(p + ".attn.c_attn", 3 * n, n, c.linear_bias, four_bits);
+    block.attn_c_proj = b.linear(p + ".attn.c_proj", n, n, c.linear_bias, four_bits);
     block.ln_2 = b.norm(p + ".ln_2", n, c.norm_bias);
-    block.c_fc = b.linear(p + ".mlp.c_fc", 4 * n, n, c.linear_bias, tiles);
-    block.mlp_c_proj = b.linear(p + ".mlp.c_proj", n, 4 * n, c.linear_bias, tiles);
+    block.c_fc = b.linear(p + ".mlp.c_fc", 4 * n, n, c.linear_bias, four_bits);
+    block.mlp_c_proj = b.linear(p + ".mlp.c_proj", n, 4 * n, c.linear_bias, four_bits);
     w.blocks.push_back(block);
   }
   w.ln_f = b.norm(c.name + ".ln_f", n, c.norm_bias);
   return w;
 }
 
-GptWeights build_causal(Builder& b, const GptConfig& c) {
+// parts: where legal rows of the head begin.
+GptWeights build_causal(Builder& b, const GptConfig& c, const std::vector<int64_t>& parts) {
   GptWeights w = build_blocks(b, c, true);
   w.wte = {b.matrix(c.name + ".wte.weight", c.n_vocab_in, c.n_embd)};
-  w.lm_head = {b.matrix(c.name + ".lm_head.weight", c.n_vocab_out, c.n_embd)};
+  const std::string head = c.name + ".lm_head.weight";
+  w.lm_head = {b.tiles_or_matrix(head, c.n_vocab_out, c.n_embd, false)};
+  const bool whole =
+      std::all_of(parts.begin(), parts.end(), [](int64_t first) { return first % kTileRows == 0; });
+  if (w.lm_head[0].type == DType::I8Tiles && !whole)
+    fail(Status::BadModel, "tensor %s is in tiles, and its legal rows do not begin with one",
+         head.c_str());
   return w;
 }
 
@@ -206,17 +221,29 @@ int64_t voices_bytes(const Gguf& gguf, const std::vector<std::string>& names) {
 
 // The weights where they lie in the file, every tensor checked; adds their bytes to `total`.
 ModelWeights weights_in_file(const Gguf& gguf, const Config& config, int64_t* total) {
-  return build_weights(gguf, config, [&](const GgufTensor& t) -> const void* {
+  return build_weights(gguf, config, [&](const GgufTensor& t, Matrix m) {
     *total += t.bytes;
-    return gguf.data() + t.offset;
+    m.data = gguf.data() + t.offset;
+    return m;
   });
 }
 
+// Of 8-bit numbers in tiles, for devices that read them row by row.
+std::vector<std::byte> rows_of_tiles(const std::byte* tiles, int64_t rows, int64_t cols) {
+  std::vector<std::byte> out(static_cast<size_t>(rows * cols));
+  for (int64_t row = 0; row < rows; row += kTileRows)
+    for (int64_t col = 0; col < cols; col += 4)
+      for (int64_t r = 0; r < kTileRows; ++r, tiles += 4)
+        std::memcpy(&out[static_cast<size_t>((row + r) * cols + col)], tiles, 4);
+  return out;
+}
+
 void check_weight_types(const Backend& backend, const ModelWeights& w) {
+  if (backend.has_weight_type(DType::I4)) return;
   for (const GptWeights* stage : {&w.semantic, &w.coarse})
     for (const BlockWeights& b : stage->blocks)
       for (const Linear* linear : {&b.c_attn, &b.attn_c_proj, &b.c_fc, &b.mlp_c_proj})
-        if (!backend.has_weight_type(linear->weight.type))
+        if (linear->weight.type == DType::I4)
           fail(Status::Unsupported,
                "%s has no products with 4-bit weights (q4); convert the model with --type q8 or "
                "f16, or load it on the CPU",
@@ -236,8 +263,9 @@ int64_t steps_bytes(const Config& config) {
 ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTensor& place) {
   Builder b(gguf, place);
   ModelWeights w;
-  w.semantic = build_causal(b, config.semantic.gpt);
-  w.coarse = build_causal(b, config.coarse.gpt);
+  const int64_t coarse = config.semantic.vocab_size;
+  w.semantic = build_causal(b, config.semantic.gpt, {config.semantic.eos_token});
+  w.coarse = build_causal(b, config.coarse.gpt, {coarse, coarse + config.codebook_size});
   w.fine = build_fine(b, config.fine);
   w.codec = build_codec(b, config.codec, config.fine.n_fine_codebook);
   b.check_all_used();
@@ -300,14 +328,21 @@ void Model::place(int device, const LoadProgress& progress) {
   const std::optional<ComponentPlan> plan = plan_codec(file);
   if (plan) component_ = Component::acquire(file, *plan, device, [&] { advance(0); });
   advance(component_ ? component_->bytes() : 0);
-  weights_ = build_weights(file, config_, [&](const GgufTensor& t) {
-    if (const void* shared = component_ ? component_->find(t.name) : nullptr) return shared;
+  weights_ = build_weights(file, config_, [&](const GgufTensor& t, Matrix m) {
+    m.data = component_ ? component_->find(t.name) : nullptr;
+    if (m.data) return m;
+    const std::byte* host = file.data() + t.offset;
+    std::vector<std::byte> rows;
+    if (m.type == DType::I8Tiles && !backend_->has_weight_type(m.type)) {
+      rows = rows_of_tiles(host, m.rows, m.cols);
+      host = rows.data(), m.type = DType::I8;
+    }
     placed_.reserve(placed_.size() + 1);  // so that a placed tensor is never lost
-    const void* placed = backend_->place_weights(file.data() + t.offset, t.bytes);
-    placed_.push_back(placed);
+    m.data = backend_->place_weights(host, t.bytes);
+    placed_.push_back(m.data);
     weights_charge_.add(t.bytes);
     advance(t.bytes);
-    return placed;
+    return m;
   });
   backend_->synchronize();
 }

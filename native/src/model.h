@@ -25,8 +25,9 @@ struct ModelWeights {
   CodecWeights codec;
 };
 
-// Called for each tensor in turn: where the device finds its data.
-using PlaceTensor = std::function<const void*(const GgufTensor& tensor)>;
+// Called for each tensor in turn, with what it is but for its data; returns it as the device has
+// it.
+using PlaceTensor = std::function<Matrix(const GgufTensor& tensor, Matrix matrix)>;
 
 // Finds every tensor the config asks for and checks name, shape and type; BadModel names the one
 // that is missing, wrong or not part of the model.

@@ -17,6 +17,8 @@ const char* dtype_name(DType t) {
       return "I32";
     case DType::I4:
       return "I4";
+    case DType::I8Tiles:
+      return "I8 tiles";
   }
   return "unknown";
 }

@@ -114,11 +114,13 @@ TEST_P(Batch, EveryRequestGetsWhatItGetsAlone) {
     }
 }
 
-TEST(BatchOf4Bits, EveryRequestGetsWhatItGetsAlone) {
-  Crowd crowd("", tiled_config(), DType::I4, 20);
-  crowd.all_at_once([&](size_t i) {
-    EXPECT_TRUE(synthesize(*crowd.sessions_[i], crowd.requests_[i]) == crowd.expected_[i]) << i;
-  });
+TEST(BatchOfTiles, EveryRequestGetsWhatItGetsAlone) {
+  for (const DType type : {DType::I8Tiles, DType::I4}) {
+    Crowd crowd("", tiled_config(), type, 20);
+    crowd.all_at_once([&](size_t i) {
+      EXPECT_TRUE(synthesize(*crowd.sessions_[i], crowd.requests_[i]) == crowd.expected_[i]) << i;
+    });
+  }
 }
 
 // Requests are stopped at any point by their flag or their sink, and sinks take their time.

@@ -164,6 +164,16 @@ TEST(CudaModel, TakesOfTheDeviceWhatItsAccountCounts) {
   EXPECT_EQ(device_account(kDevice)->total(), 0);
 }
 
+TEST(CudaModel, OfTilesIsThatOfRows) {
+  const Image rows = image_of(tiled_config(), DType::I8);
+  const Image tiles = image_of(tiled_config(), DType::I8Tiles);
+  const auto model = Model::load(open(tiles), kDevice, 0, {});
+  EXPECT_EQ(model->weights().coarse.blocks[0].c_fc.weight.type, DType::I8);
+  const Output out = speak(model, greedy("hello"));
+  EXPECT_GT(out.pcm.size(), 0u);
+  EXPECT_TRUE(out == speak(Model::load(open(rows), kDevice, 0, {}), greedy("hello")));
+}
+
 TEST(CudaModel, OfFourBitsIsRefusedBeforeAnythingIsPlaced) {
   const Image image = image_of(tiled_config(), DType::I4);
   const int64_t before = device_account(kDevice)->total();

@@ -20,6 +20,7 @@ uint32_t ggml_type(DType type) {
     case DType::BF16:
       return 30;
     case DType::I4:
+    case DType::I8Tiles:
       break;  // written as the bytes of its tiles
   }
   return 0;

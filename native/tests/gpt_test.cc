@@ -184,9 +184,10 @@ TEST_P(GptOnEach, StepsEqualOnePrefillBitForBit) {
                                        {DType::F32, DType::I8},
                                        {DType::BF16, DType::F16},
                                        {DType::I8, DType::F16},
+                                       {DType::I8Tiles, DType::F16},
                                        {DType::I4, DType::F16}}) {
     if (!backend->has_weight_type(matrices)) continue;
-    const Config config = matrices == DType::I4 ? tiled_config() : small_config();
+    const Config config = has_tiles(matrices) ? tiled_config() : small_config();
     const SyntheticModel m = model(config, matrices);
     const GptWeights& w = m.model->weights().semantic;
     const int64_t n = std::min(config.semantic.gpt.block_size, rows_of_equal_bits());
@@ -256,10 +257,10 @@ void expect_rows_as_alone(const SyntheticModel& m, const std::vector<int64_t>& l
 }
 
 TEST_P(GptOnEach, RowsOfSeveralSequencesInOnePassGiveWhatEachGivesAlone) {
-  for (const DType matrices : {DType::F32, DType::BF16, DType::I8, DType::I4}) {
+  for (const DType matrices : {DType::F32, DType::BF16, DType::I8, DType::I8Tiles, DType::I4}) {
     if (!backend->has_weight_type(matrices)) continue;
     SCOPED_TRACE(dtype_name(matrices));
-    const Config config = matrices == DType::I4 ? tiled_config() : small_config();
+    const Config config = has_tiles(matrices) ? tiled_config() : small_config();
     expect_rows_as_alone(model(config, matrices), rows_of_equal_bits() < 34
                                                       ? std::vector<int64_t>{5, 1, 10}
                                                       : std::vector<int64_t>{13, 1, 20});

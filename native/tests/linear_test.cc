@@ -19,8 +19,9 @@ struct Shape {
 
 // The next larger shape that weights of this type may have.
 Shape fit(DType type, Shape s) {
-  if (type != DType::I4) return s;
-  return {s.t, (s.k + kI4Cols - 1) / kI4Cols * kI4Cols, (s.n + kI4Rows - 1) / kI4Rows * kI4Rows};
+  if (!has_tiles(type)) return s;
+  return {s.t, (s.k + kTileCols - 1) / kTileCols * kTileCols,
+          (s.n + kTileRows - 1) / kTileRows * kTileRows};
 }
 
 // x as the instruction set's products with weights of this type take it, and how many roundings a
@@ -89,7 +90,8 @@ Operand operand(const std::string& isa, const Floats& x, int64_t k, DType type) 
   if (isa == "cuda") return cuda_operand(x, k, type);
   const bool bf16 = multiplies_pairs(isa), vnni = multiplies_bytes(isa);
   // Exact within a block, then a product and an addition rounded together.
-  if (type == DType::I8 && vnni) return {in_8_bits(x, k), static_cast<double>(k / 64 + 1)};
+  if ((type == DType::I8 || type == DType::I8Tiles) && vnni)
+    return {in_8_bits(x, k), static_cast<double>(k / 64 + 1)};
   // Exact within half a block, then two products and two additions.
   if (type == DType::I4 && vnni) return {in_8_bits(x, k), static_cast<double>(k / 64 + 3)};
   // One product after the other.
@@ -190,7 +192,7 @@ TEST_P(Linear, BitsDoNotDependOnThreads) {
 TEST_P(Linear, OutputBitsDoNotDependOnOtherOutputs) {
   for (const DType type : product_types()) {
     const auto [t, k, n] = fit(type, {1, 77, 50});
-    const int64_t first = type == DType::I4 ? 16 : 13, count = type == DType::I4 ? 32 : 20;
+    const int64_t first = has_tiles(type) ? 16 : 13, count = type == DType::I4 ? 32 : 20;
     const Weights w(type, n, k, 10);
     const Floats x = normal(k, 11);
     Floats whole(static_cast<size_t>(n)), part(static_cast<size_t>(count));
@@ -339,12 +341,31 @@ TEST(LinearTables, ProductsOfBytesHaveTheSameBitsInAll) {
   for (const char* isa : {"avx2_vnni", "avx512_vnni", "avx512_bf16", "avx512_amx", "imitated_amx"})
     if (is_usable(isa)) isas.emplace_back(isa);
   if (isas.size() < 2) GTEST_SKIP() << "fewer than two instruction sets that multiply bytes";
-  for (const DType type : {DType::I8, DType::I4}) expect_same_bits(type, isas);
+  for (const DType type : {DType::I8, DType::I8Tiles, DType::I4}) expect_same_bits(type, isas);
+}
+
+// Where the numbers lie changes no bit where bytes are multiplied.
+TEST_P(Linear, BytesInTilesGiveTheBitsOfRows) {
+  if (!multiplies_bytes(GetParam())) GTEST_SKIP() << "f32 sums have another order in tiles";
+  for (const int64_t t : {1, 2, 7, 16, 24, 25, 100})
+    for (const int64_t k : {64, 768, 1088}) {
+      const int64_t n = 80, outputs = 69;
+      const Weights rows(DType::I8, n, k, 33), tiles(DType::I8Tiles, n, k, 33);
+      ASSERT_EQ(rows.values, tiles.values);
+      const Floats x = normal(t * k, 34);
+      Floats by_rows(static_cast<size_t>(t * outputs)), by_tiles(by_rows.size());
+      backend->linear(view(by_rows.data(), t, outputs), read(x, t, k),
+                      rows.matrix.slice(0, outputs), nullptr, {});
+      backend->linear(view(by_tiles.data(), t, outputs), read(x, t, k),
+                      tiles.matrix.slice(0, outputs), nullptr, {});
+      EXPECT_EQ(0, std::memcmp(by_rows.data(), by_tiles.data(), by_rows.size() * 4))
+          << t << " " << k;
+    }
 }
 
 TEST(LinearTables, TilesAreWhatTheirImitationIs) {
   if (!is_usable("avx512_amx")) GTEST_SKIP() << "this processor cannot run avx512_amx";
-  for (const DType type : {DType::BF16, DType::I8})
+  for (const DType type : {DType::BF16, DType::I8Tiles})
     expect_same_bits(type, {"avx512_amx", "imitated_amx"});
 }
 

@@ -189,26 +189,32 @@ TEST(ModelTensors, CoarseHeadIsNeverTiedThoughItsShapeFits) {
   EXPECT_NE(m.model->weights().coarse.lm_head[0].data, m.model->weights().coarse.wte[0].data);
 }
 
-// 4 bits are for the layers of the two decode stages, and whole tiles.
-TEST(ModelTensors, OfTilesBelongToTheLayersOfDecodeStages) {
+// Tiles are for layers and causal heads, 4 bits for the layers of the two decode stages.
+TEST(ModelTensors, OfTilesBelongToLayersAndCausalHeads) {
   SyntheticOptions options;
-  options.matrices = DType::I4;
-  const SyntheticModel m = synthetic_model(tiled_config(), 1, options);
-  for (const GptWeights* w : {&m.model->weights().semantic, &m.model->weights().coarse}) {
-    for (const BlockWeights& b : w->blocks)
-      for (const Linear* l : {&b.c_attn, &b.attn_c_proj, &b.c_fc, &b.mlp_c_proj})
-        EXPECT_EQ(l->weight.type, DType::I4);
-    EXPECT_EQ(w->wte[0].type, DType::I8);
-    EXPECT_EQ(w->lm_head[0].type, DType::I8);
+  for (const DType type : {DType::I8Tiles, DType::I4}) {
+    options.matrices = type;
+    const SyntheticModel m = synthetic_model(tiled_config(), 1, options);
+    const ModelWeights& all = m.model->weights();
+    for (const GptWeights* w : {&all.semantic, &all.coarse, &all.fine}) {
+      const bool fine = w == &all.fine;
+      for (const BlockWeights& b : w->blocks)
+        for (const Linear* l : {&b.c_attn, &b.attn_c_proj, &b.c_fc, &b.mlp_c_proj}) {
+          EXPECT_EQ(l->weight.type, fine ? DType::I8Tiles : type);
+          EXPECT_EQ(l->weight.scale != nullptr, l->weight.type == DType::I8Tiles);
+        }
+      EXPECT_EQ(w->wte[0].type, DType::I8);
+      EXPECT_EQ(w->lm_head[0].type, fine ? DType::I8 : DType::I8Tiles);
+    }
   }
-  EXPECT_EQ(m.model->weights().fine.blocks[0].c_fc.weight.type, DType::I8);
 
   const struct {
     const char* tensor;
     std::vector<int64_t> shape;
   } wrong[] = {{"semantic.wte.weight", {19, 576}},          // a table
+               {"semantic.wte.weight", {18, 1024}},         // in 8 bits
                {"semantic.lm_head.weight", {9, 576}},       // a head
-               {"fine.h.0.mlp.c_proj.weight", {2, 1152}},   // of the fine stage
+               {"fine.h.0.mlp.c_proj.weight", {4, 2304}},   // of the fine stage
                {"coarse.h.0.mlp.c_fc.weight", {16, 575}}};  // no whole tiles
   for (const auto& bad : wrong) {
     GgufWriter w = synthetic_writer(tiled_config(), options).reshape(bad.tensor, bad.shape);
@@ -216,6 +222,20 @@ TEST(ModelTensors, OfTilesBelongToTheLayersOfDecodeStages) {
     EXPECT_EQ(load_status(w, &text), Status::BadModel) << bad.tensor;
     EXPECT_NE(text.find(bad.tensor), std::string::npos) << text;
   }
+}
+
+TEST(ModelTensors, AHeadInTilesHasItsLegalRowsInWholeOnes) {
+  SyntheticOptions options;
+  options.matrices = DType::I8Tiles;
+  Config c = tiled_config();
+  c.semantic.eos_token = 113;
+  std::string text;
+  EXPECT_EQ(load_status(synthetic_writer(c, options), &text), Status::BadModel);
+  EXPECT_NE(text.find("semantic.lm_head.weight"), std::string::npos) << text;
+  c = tiled_config();
+  c.codebook_size = c.codec.codebook_size = 40;
+  EXPECT_EQ(load_status(synthetic_writer(c, options), &text), Status::BadModel);
+  EXPECT_NE(text.find("coarse.lm_head.weight"), std::string::npos) << text;
 }
 
 // --- memory ---
@@ -232,7 +252,7 @@ BARKRT_EVERY_DEVICE(ModelOnEach);
 
 TEST_P(ModelOnEach, EstimateEqualsWhatLoadAndSessionCount) {
   for (const Config& config : {small_config(), odd_config(), tiled_config()})
-    for (const DType type : {DType::F32, DType::BF16, DType::I8, DType::I4}) {
+    for (const DType type : {DType::F32, DType::BF16, DType::I8, DType::I8Tiles, DType::I4}) {
       if (type == DType::I4 && is_cuda()) continue;
       SyntheticOptions with_voice = options(type);
       with_voice.voices = {{"a", synthetic_voice(config, 10, 15)}};
@@ -337,7 +357,7 @@ TEST(ModelLoad, OfAnUnknownDeviceIsNotFound) {
 // The tokens of a reduced type need not be those of f32, but the model it stands for is exact: an
 // F32 file of the dequantised numbers.
 TEST_P(ModelOnEach, ReducedMatricesSpeakAndStayNearF32) {
-  for (const DType type : {DType::BF16, DType::I8, DType::I4}) {
+  for (const DType type : {DType::BF16, DType::I8, DType::I8Tiles, DType::I4}) {
     if (type == DType::I4 && is_cuda()) continue;
     const Config config = tiled_config();
     const SyntheticModel f32 = synthetic_model(config, 2, options());
@@ -360,7 +380,7 @@ TEST_P(ModelOnEach, ReducedMatricesSpeakAndStayNearF32) {
       difference += std::pow(logits[0][i] - logits[1][i], 2);
       size += std::pow(logits[0][i], 2);
     }
-    EXPECT_LT(std::sqrt(difference / size), type == DType::I4 ? 0.2 : 0.03) << dtype_name(type);
+    EXPECT_LT(std::sqrt(difference / size), type == DType::I4 ? 0.25 : 0.03) << dtype_name(type);
     EXPECT_GT(difference, 0);
   }
 }

@@ -62,7 +62,7 @@ struct Weights {
       : values(Doubles(static_cast<size_t>(rows * cols))) {
     std::mt19937 bits(seed);
     if (type == DType::I4) {
-      fill_tiles(rows, cols, bits);
+      fill_i4(rows, cols, bits);
       matrix = {data.data(), type, rows, cols, nullptr};
       return;
     }
@@ -76,10 +76,11 @@ struct Weights {
         const float f = distribution(bits);
         value = static_cast<double>(f);
         std::memcpy(to, &f, 4);
-      } else if (type == DType::I8) {
+      } else if (type == DType::I8 || type == DType::I8Tiles) {
         const auto q = static_cast<int8_t>(static_cast<int>(bits() % 255) - 127);
         value = q * static_cast<double>(scale[static_cast<size_t>(i / cols)]);
-        std::memcpy(to, &q, 1);
+        data[static_cast<size_t>(type == DType::I8 ? i : in_tiles(i / cols, i % cols, cols))] =
+            static_cast<std::byte>(q);
       } else if (type == DType::F16) {  // subnormals too; below 2
         const auto h = static_cast<uint16_t>((bits() & 0x8000) | bits() % 0x4000);
         value = f16_value(h);
@@ -90,7 +91,8 @@ struct Weights {
         std::memcpy(to, &h, 2);
       }
     }
-    matrix = {data.data(), type, rows, cols, type == DType::I8 ? scale.data() : nullptr};
+    const bool scaled = type == DType::I8 || type == DType::I8Tiles;
+    matrix = {data.data(), type, rows, cols, scaled ? scale.data() : nullptr};
   }
   Weights(const Weights&) = delete;
 
@@ -100,20 +102,24 @@ struct Weights {
   Matrix matrix;
 
  private:
+  // Where the number of a row and column lies in tiles of bytes.
+  static int64_t in_tiles(int64_t r, int64_t c, int64_t cols) {
+    return r / 16 * 16 * cols + c / 64 * 1024 + c % 64 / 4 * 64 + r % 16 * 4 + c % 4;
+  }
   // Any q, and scales of both signs from 2^-7 to 2^-5.
-  void fill_tiles(int64_t rows, int64_t cols, std::mt19937& bits) {
+  void fill_i4(int64_t rows, int64_t cols, std::mt19937& bits) {
     data.resize(static_cast<size_t>(matrix_bytes(DType::I4, rows, cols)));
     for (std::byte& b : data) b = static_cast<std::byte>(bits());
     std::byte* tile = data.data();
-    for (int64_t row = 0; row < rows; row += kI4Rows)
-      for (int64_t col = 0; col < cols; col += kI4Cols, tile += kI4TileBytes) {
-        uint16_t scales[2][kI4Rows];
+    for (int64_t row = 0; row < rows; row += kTileRows)
+      for (int64_t col = 0; col < cols; col += kTileCols, tile += tile_bytes(DType::I4)) {
+        uint16_t scales[2][kTileRows];
         for (auto& group : scales)
           for (uint16_t& s : group)
             s = static_cast<uint16_t>((bits() & 0x8000) | (0x2000 + bits() % 0x800));
         std::memcpy(tile + 512, scales, sizeof scales);
-        for (int64_t r = 0; r < kI4Rows; ++r)
-          for (int64_t c = 0; c < kI4Cols; ++c) {
+        for (int64_t r = 0; r < kTileRows; ++r)
+          for (int64_t c = 0; c < kTileCols; ++c) {
             const int pair = static_cast<int>(tile[c % 32 / 4 * 64 + r * 4 + c % 4]);
             const int q = c < 32 ? pair & 15 : pair >> 4;
             values[static_cast<size_t>((row + r) * cols + col + c)] =
@@ -175,7 +181,8 @@ class EveryInstructionSet : public ::testing::TestWithParam<const char*> {
   // Of weights that linear() takes.
   std::vector<DType> product_types() const {
     std::vector<DType> types = weight_types();
-    if (backend->has_weight_type(DType::I4)) types.push_back(DType::I4);
+    for (const DType type : {DType::I8Tiles, DType::I4})
+      if (backend->has_weight_type(type)) types.push_back(type);
     return types;
   }
   static std::unique_ptr<Backend> with_threads(int n) {

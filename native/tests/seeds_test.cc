@@ -11,8 +11,10 @@ namespace {
 
 // A seed that no longer loads would leave the fuzzer at the door.
 TEST(FuzzSeeds, TheTinyModelsSpeakAndAreCurrent) {
-  for (const auto& [matrices, name] :
-       {std::pair(DType::F32, "tiny"), {DType::I8, "tiny_i8"}, {DType::I4, "tiny_i4"}}) {
+  for (const auto& [matrices, name] : {std::pair(DType::F32, "tiny"),
+                                       {DType::I8, "tiny_i8"},
+                                       {DType::I8Tiles, "tiny_tiles"},
+                                       {DType::I4, "tiny_i4"}}) {
     const std::string path = std::string(BARKRT_CORPUS "/model/") + name;
     std::ifstream file(path, std::ios::binary);
     const std::string seed{std::istreambuf_iterator<char>(file), {}};

@@ -91,9 +91,9 @@ class SessionOnEach : public reference::EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(SessionOnEach);
 
 TEST_P(SessionOnEach, GivesTheSameAudioForTheSameSeedWhateverTheThreads) {
-  for (const DType matrices : {DType::F32, DType::BF16, DType::I8, DType::I4}) {
+  for (const DType matrices : {DType::F32, DType::BF16, DType::I8, DType::I8Tiles, DType::I4}) {
     if (!backend->has_weight_type(matrices)) continue;
-    const Config config = matrices == DType::I4 ? tiled_config() : small_config();
+    const Config config = has_tiles(matrices) ? tiled_config() : small_config();
     SyntheticOptions options;
     options.matrices = matrices, options.instruction_set = GetParam();
     std::vector<float> first;

@@ -26,26 +26,27 @@ double unit(uint64_t h, int64_t i) {
 
 std::vector<float> to_float(const std::vector<double>& v) { return {v.begin(), v.end()}; }
 
-// Writes a matrix as tiles of 4 bits, with scales that differ from group to group.
-void add_tiles(GgufWriter& w, const std::string& name, int64_t rows, int64_t cols,
-               const std::vector<float>& values) {
+// Writes a matrix in 4 bits, with scales that differ from group to group.
+void add_i4(GgufWriter& w, const std::string& name, int64_t rows, int64_t cols,
+            const std::vector<float>& values) {
   std::vector<uint8_t> bytes(matrix_bytes(DType::I4, rows, cols));
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < cols; ++c) {
-      uint8_t* tile = &bytes[(r / kI4Rows * (cols / kI4Cols) + c / kI4Cols) * kI4TileBytes];
-      const int64_t row = r % kI4Rows, group = c % kI4Cols / 32, at = c % 32;
+      uint8_t* tile =
+          &bytes[(r / kTileRows * (cols / kTileCols) + c / kTileCols) * tile_bytes(DType::I4)];
+      const int64_t row = r % kTileRows, group = c % kTileCols / 32, at = c % 32;
       const int64_t quarters = (r + group) % 4;  // beside 2^-6
       const float scale = (1 + 0.25f * static_cast<float>(quarters)) / 64;
       const auto q = std::clamp<int64_t>(std::lround(values[r * cols + c] / scale), -8, 7) + 8;
       tile[at / 4 * 64 + row * 4 + at % 4] |= static_cast<uint8_t>(q << 4 * group);
       const auto half = static_cast<uint16_t>(0x2400 + quarters * 0x100);
-      std::memcpy(tile + 512 + 2 * (group * kI4Rows + row), &half, 2);
+      std::memcpy(tile + 512 + 2 * (group * kTileRows + row), &half, 2);
     }
-  w.tensor(name + ".weight", DType::I8, {rows / kI4Rows, matrix_bytes(DType::I4, kI4Rows, cols)},
-           bytes.data());
+  w.tensor(name + ".weight", DType::I8,
+           {rows / kTileRows, matrix_bytes(DType::I4, kTileRows, cols)}, bytes.data());
 }
 
-// Writes a matrix in the type asked for; I4 stands for tiles elsewhere and for I8 here.
+// Writes a matrix of the type.
 void add_matrix(GgufWriter& w, const std::string& name, int64_t rows, int64_t cols, DType type,
                 const std::vector<float>& values) {
   const std::string tensor = name + ".weight";
@@ -57,17 +58,25 @@ void add_matrix(GgufWriter& w, const std::string& name, int64_t rows, int64_t co
       half[i] = static_cast<uint16_t>(bits >> 16);
     }
     w.tensor(tensor, DType::BF16, {rows, cols}, half.data());
-  } else if (type == DType::I8 || type == DType::I4) {
+  } else if (type == DType::I4) {
+    add_i4(w, name, rows, cols, values);
+  } else if (type == DType::I8 || type == DType::I8Tiles) {
+    const bool tiles = type == DType::I8Tiles;
     std::vector<int8_t> q(values.size());
     std::vector<float> scale(rows);
     for (int64_t r = 0; r < rows; ++r) {
       float most = 1e-9f;
       for (int64_t c = 0; c < cols; ++c) most = std::max(most, std::fabs(values[r * cols + c]));
       scale[r] = most / 127;
-      for (int64_t c = 0; c < cols; ++c)
-        q[r * cols + c] = static_cast<int8_t>(std::lround(values[r * cols + c] / scale[r]));
+      for (int64_t c = 0; c < cols; ++c) {
+        const int64_t at =
+            tiles ? (r / 16 * cols / 64 + c / 64) * 1024 + c % 64 / 4 * 64 + r % 16 * 4 + c % 4
+                  : r * cols + c;
+        q[at] = static_cast<int8_t>(std::lround(values[r * cols + c] / scale[r]));
+      }
     }
-    w.tensor(tensor, DType::I8, {rows, cols}, q.data());
+    const std::vector<int64_t> shape = {rows / kTileRows, kTileRows * cols};
+    w.tensor(tensor, DType::I8, tiles ? shape : std::vector<int64_t>{rows, cols}, q.data());
     w.tensor(name + ".scale", {rows}, scale);
   } else {
     w.tensor(tensor, {rows, cols}, values);
@@ -97,11 +106,18 @@ class GptWriter {
     norm(c_.name + ".ln_f", hf_ + "layernorm_final");
   }
   void matrix(const std::string& ours, const std::string& theirs, int64_t rows, double scale) {
-    add_matrix(w_, c_.name + ours, rows, c_.n_embd, type_,
+    add_matrix(w_, c_.name + ours, rows, c_.n_embd,
+               type_of(rows, c_.n_embd, ours == ".lm_head" ? DType::I8Tiles : DType::I8),
                synthetic_values(hf_ + theirs, rows * c_.n_embd, scale));
   }
 
  private:
+  // A file of tiles has them where they fit, in so few bits at most; elsewhere I8.
+  DType type_of(int64_t rows, int64_t cols, DType least) const {
+    if (!has_tiles(type_)) return type_;
+    if (!fits_tiles(rows, cols) || least == DType::I8) return DType::I8;
+    return least == DType::I4 ? type_ : DType::I8Tiles;
+  }
   void norm(const std::string& ours, const std::string& theirs) {
     w_.tensor(ours + ".weight", {c_.n_embd},
               synthetic_values(theirs + ".weight", c_.n_embd, 0.125, 1));
@@ -109,11 +125,8 @@ class GptWriter {
       w_.tensor(ours + ".bias", {c_.n_embd}, synthetic_values(theirs + ".bias", c_.n_embd, 0.125));
   }
   void linear(const std::string& ours, const std::string& theirs, int64_t out, int64_t in) {
-    const std::vector<float> values = synthetic_values(theirs + ".weight", out * in, 0.125);
-    if (type_ == DType::I4 && c_.name != "fine" && fits_i4(out, in))
-      add_tiles(w_, ours, out, in, values);
-    else
-      add_matrix(w_, ours, out, in, type_, values);
+    add_matrix(w_, ours, out, in, type_of(out, in, c_.name == "fine" ? DType::I8Tiles : DType::I4),
+               synthetic_values(theirs + ".weight", out * in, 0.125));
     if (c_.linear_bias)
       w_.tensor(ours + ".bias", {out}, synthetic_values(theirs + ".bias", out, 0.125));
   }

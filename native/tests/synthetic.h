@@ -31,7 +31,7 @@ Config small_config();
 Config tiled_config();
 
 struct SyntheticOptions {
-  DType matrices = DType::F32;  // F32, BF16, I8, or I4 where a file may have that, else I8
+  DType matrices = DType::F32;  // of tiles where a file may have them, I8 elsewhere
   std::vector<std::pair<std::string, Voice>> voices;
   std::string instruction_set;  // "": the best; "cuda": the first CUDA device
   std::string codec_digest;     // what the file claims; "" leaves the key out

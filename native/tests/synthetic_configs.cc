@@ -108,7 +108,11 @@ Config odd_config() {
 Config tiled_config() {
   Config c = small_config();
   c.name = "test/tiled";
-  c.semantic.gpt.n_embd = c.coarse.gpt.n_embd = 64;
+  c.semantic.gpt.n_embd = c.coarse.gpt.n_embd = c.fine.gpt.n_embd = 64;
+  // Heads and their legal parts begin and end with a tile.
+  c.semantic.gpt.n_vocab_out = 144, c.coarse.gpt.n_vocab_out = 224;
+  c.semantic.vocab_size = c.semantic.eos_token = 112;
+  c.semantic.text_encoding_offset = 144;
   return c;
 }
 

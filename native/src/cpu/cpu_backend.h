@@ -28,7 +28,7 @@ class CpuBackend final : public Backend {
   const void* place_weights(const void* host, int64_t bytes) override;
   void release_weights(const void* placed) noexcept override;
   bool has_weight_type(DType type) const override {
-    return type == DType::I4 || Backend::has_weight_type(type);
+    return has_tiles(type) || Backend::has_weight_type(type);
   }
 
   void embed(View out, const int32_t* ids, const Matrix* tables, int64_t n_tables,

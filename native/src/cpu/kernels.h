@@ -22,12 +22,13 @@ enum KernelType : int32_t {
   kKernelF16 = 1,
   kKernelBF16 = 2,
   kKernelI8 = 3,
-  kKernelI4 = 5
+  kKernelI4 = 5,
+  kKernelI8Tiles = 6
 };
 
-// Tiles of 4-bit weights: values equal those of tensor.h.
-constexpr int64_t kTileOutputs = 16, kTileColumns = 64, kTileBytes = 576;
-constexpr int64_t kTileNumbers = 512;  // bytes of numbers, in front of the scales
+// Tiles of 8- and 4-bit weights: values equal those of tensor.h.
+constexpr int64_t kTileOutputs = 16, kTileColumns = 64, kTileBytesI8 = 1024, kTileBytesI4 = 576;
+constexpr int64_t kTileNumbers = 512;  // of 4 bits: bytes of numbers, in front of the scales
 
 // Rows t0 .. t1-1 and outputs n0 .. n1-1 of
 // out[t][n] = (sum_k x[t][k] * w[n][k]) * scale[n] + bias[n % bias_period] + add[t][n].
@@ -39,7 +40,7 @@ struct LinearTile {
   const void* packed;  // (T) rows as pack_row() makes them, packed_row_bytes() apart; or NULL
   bool grouped;        // packed rows in groups, as turn_group() makes them; then t0 begins one
   void* panel;         // panel_bytes(), with packed rows that are not grouped
-  const void* w;       // (N, K), contiguous; I4: tiles (tensor.h), n0 and n1 multiples of 16
+  const void* w;  // (N, K), contiguous; in tiles (tensor.h) n0 is a multiple of 16, so is n1 of I4
   int32_t type;
   int64_t k;
   const float* scale;  // (N) or NULL
@@ -100,9 +101,9 @@ struct Kernels {
   int64_t (*packed_row_bytes)(int32_t type, int64_t k);
   void (*pack_row)(void* packed, const float* x, int64_t k, int32_t type);
   // Whether linear wants that many packed rows of a product in groups of kGroupRows, the last one
-  // filled up with rows of zeros, each group then turned in place; NULL: never.
+  // filled up with rows of zeros, each group then made ready in place; NULL: never.
   bool (*wants_groups)(int32_t type, int64_t rows);
-  void (*turn_group)(void* rows, int64_t row_bytes);
+  void (*turn_group)(void* rows, int64_t row_bytes, int32_t type);
   void (*attention)(const AttentionTile& tile);
   // Attention by products of bf16 pairs, NULL where there are none: of rows that all see the same
   // keys, with a head_dim that is a multiple of pair_channels and an n_ctx that is one of 32.

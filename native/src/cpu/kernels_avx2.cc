@@ -52,7 +52,7 @@ inline float max_lanes(Vec v) {
 
 #include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
-#include "cpu/kernels_linear_i4.inc"
+#include "cpu/kernels_linear_tiles.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
@@ -110,15 +110,6 @@ inline void turn(Words* v) {
   for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
-// Lane i: the sum of v[i]'s lanes.
-inline VecInt add_lanes(const Words* v) {
-  Words a[4];
-  for (int i = 0; i < 4; ++i) a[i] = _mm256_hadd_epi32(v[2 * i], v[2 * i + 1]);
-  const Words low = _mm256_hadd_epi32(a[0], a[1]), high = _mm256_hadd_epi32(a[2], a[3]);
-  return (VecInt)_mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
-                                  _mm256_permute2x128_si256(low, high, 0x31));
-}
-
 // acc + products of unsigned a and signed b.
 inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
   __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
@@ -131,7 +122,7 @@ inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
 
 int64_t packed_row_bytes(int32_t type, int64_t k) {
   if (type == kKernelI4) return PackedI4(k).row_bytes;
-  return type == kKernelI8 ? PackedI8(k).row_bytes : 0;
+  return type == kKernelI8 || type == kKernelI8Tiles ? PackedI8(k).row_bytes : 0;
 }
 void pack_row(void* row, const float* x, int64_t k, int32_t type) {
   if (type == kKernelI4) return quantise_row_i4(static_cast<char*>(row), x, k);
@@ -140,7 +131,7 @@ void pack_row(void* row, const float* x, int64_t k, int32_t type) {
 void linear_of_any(const LinearTile& tile) {
   if (tile.packed == nullptr) return linear(tile);
   if (tile.type == kKernelI4) return linear_i4_packed(tile);
-  linear_i8(tile);
+  linear_i8_packed(tile);
 }
 #else
 constexpr decltype(Kernels::linear) linear_of_any = linear;

@@ -95,7 +95,7 @@ inline void transpose(float* out, int64_t out_stride, const float* in, int64_t i
 
 #include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
-#include "cpu/kernels_linear_i4.inc"
+#include "cpu/kernels_linear_tiles.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"
@@ -130,22 +130,6 @@ inline Words load_bytes(const void* p, int64_t n) {
   return _mm512_maskz_loadu_epi8((__mmask64{1} << n) - 1, p);
 }
 
-// Lane i: the sum of v[i]'s lanes.
-inline VecInt add_lanes(const Words* v) {
-  __m512i a[8], b[4];
-  for (int i = 0; i < 8; ++i)
-    a[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2 * i], v[2 * i + 1]),
-                            _mm512_unpackhi_epi32(v[2 * i], v[2 * i + 1]));
-  for (int i = 0; i < 4; ++i)
-    b[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
-                            _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-  for (int i = 0; i < 2; ++i)
-    a[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0x88),
-                            _mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0xdd));
-  return (VecInt)_mm512_add_epi32(_mm512_shuffle_i32x4(a[0], a[1], 0x88),
-                                  _mm512_shuffle_i32x4(a[0], a[1], 0xdd));
-}
-
 // acc + products of unsigned a and signed b. The builtin's vectors are of another type, and GCC 12
 // then stores every sum in a loop over rows.
 inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
@@ -164,12 +148,12 @@ inline VecInt add_products_i8(VecInt acc, Words a, Words b) {
 
 // bf16 whatever the number of rows, whose bits must not depend on it.
 bool wants_groups(int32_t type, int64_t rows) {
-  return type == kKernelBF16 || (type == kKernelI8 && rows >= kGroupRows);
+  return type == kKernelBF16 || (type == kKernelI8Tiles && rows >= kGroupRows);
 }
 #endif
 
 int64_t packed_row_bytes(int32_t type, int64_t k) {
-  if (type == kKernelI8) return PackedI8(k).row_bytes;
+  if (type == kKernelI8 || type == kKernelI8Tiles) return PackedI8(k).row_bytes;
   if (type == kKernelI4) return PackedI4(k).row_bytes;
 #if defined(__AVX512BF16__)
   if (type == kKernelBF16) return bf16_row_bytes(k);
@@ -188,13 +172,13 @@ void pack_row(void* row, const float* x, int64_t k, int32_t type) {
 void linear_of_any(const LinearTile& tile) {
   if (tile.packed == nullptr) return linear(tile);
 #if defined(BARKRT_TILES)
-  if (tile.type == kKernelBF16) return linear_by_tiles<TilesBf16>(tile);
-  if (tile.grouped) return linear_by_tiles<TilesI8>(tile);
+  if (tile.type == kKernelBF16) return linear_by_tiles<AmxBf16>(tile);
+  if (tile.grouped) return linear_by_tiles<AmxI8>(tile);
 #elif defined(__AVX512BF16__)
   if (tile.type == kKernelBF16) return linear_bf16(tile);
 #endif
   if (tile.type == kKernelI4) return linear_i4_packed(tile);
-  linear_i8(tile);
+  linear_i8_packed(tile);
 }
 #else
 void linear_of_any(const LinearTile& tile) { linear(tile); }

@@ -88,7 +88,7 @@ inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
 }
 
 #include "cpu/kernels_math.inc"
-#include "cpu/kernels_linear_i4.inc"
+#include "cpu/kernels_linear_tiles.inc"
 #include "cpu/kernels_linear.inc"
 #include "cpu/kernels_attention.inc"
 #include "cpu/kernels_rowwise.inc"

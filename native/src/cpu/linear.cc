@@ -9,7 +9,8 @@
 namespace barkrt {
 namespace {
 
-static_assert(kTileOutputs == kI4Rows && kTileColumns == kI4Cols && kTileBytes == kI4TileBytes);
+static_assert(kTileOutputs == kTileRows && kTileColumns == kTileCols &&
+              kTileBytesI8 == tile_bytes(DType::I8Tiles) && kTileBytesI4 == tile_bytes(DType::I4));
 
 // Of x: they stay in the second-level cache, which is larger where tiles are.
 constexpr int64_t kRowsPerTile = 96, kGroupedRowsPerTile = 256;
@@ -28,7 +29,8 @@ void check_product(View out, ConstView x, const Matrix& w, ConstView add) {
   BARKRT_CHECK(x.cols == w.cols && out.cols == w.rows && out.rows == x.rows);
   BARKRT_CHECK(w.type == DType::F32 || w.type == DType::F16 || w.type == DType::BF16 ||
                (w.type == DType::I8 && w.scale != nullptr) ||
-               (w.type == DType::I4 && fits_i4(w.rows, w.cols)));
+               (w.type == DType::I8Tiles && w.scale != nullptr && w.cols % kTileCols == 0) ||
+               (w.type == DType::I4 && fits_tiles(w.rows, w.cols)));
   BARKRT_CHECK(add.data == nullptr || (add.rows == out.rows && add.cols == out.cols));
 }
 
@@ -39,7 +41,7 @@ LinearTile whole_tile(View out, ConstView x, const Matrix& w, const float* bias,
   tile.out = out.data, tile.out_stride = out.stride;
   tile.x = x.data, tile.x_stride = x.stride;
   tile.w = w.data, tile.type = static_cast<int32_t>(w.type), tile.k = w.cols;
-  tile.scale = w.type == DType::I8 ? w.scale : nullptr;
+  tile.scale = w.scale;
   tile.bias = bias, tile.bias_period = bias_period;
   tile.add = add.data, tile.add_stride = add.stride;
   tile.t1 = x.rows, tile.n1 = w.rows;
@@ -50,7 +52,7 @@ bool few_rows(int64_t rows, bool packed) { return rows < (packed ? kManyPackedRo
 
 // A thread's stretch of weights is a multiple of so many rows.
 int64_t stretch_rows(const Matrix& w, int64_t rows, bool packed) {
-  const int64_t multiple = packed ? kPanelOutputs : w.type == DType::I4 ? kI4Rows : 8;
+  const int64_t multiple = packed ? kPanelOutputs : has_tiles(w.type) ? kTileRows : 8;
   return round_up(kLeastWork / std::max<int64_t>(rows * w.cols, 1) + 1, multiple);
 }
 
@@ -87,7 +89,7 @@ struct Preparation {
       const int64_t missing = first + unit - there;
       std::memset(group + (unit - missing) * row_bytes, 0,
                   static_cast<size_t>(missing * row_bytes));
-      kernels.turn_group(group, row_bytes);
+      kernels.turn_group(group, row_bytes, type);
     }
   }
 
@@ -182,7 +184,7 @@ void CpuBackend::tiles(const LinearTile& whole) {
   const int64_t row_tiles = (whole.t1 + rows - 1) / rows;
   const int64_t tile_work = std::min(whole.t1, rows) * whole.k;
   const int64_t outputs = std::max(
-      kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, kI4Rows));
+      kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, kTileRows));
   const int64_t output_tiles = (whole.n1 + outputs - 1) / outputs;
   pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

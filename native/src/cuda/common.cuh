@@ -111,6 +111,7 @@ void with_type(DType type, const F& f) {
     case DType::I8:
       return f(int8_t{});
     case DType::I4:
+    case DType::I8Tiles:
     case DType::I32:
       break;
   }
