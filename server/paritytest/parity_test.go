@@ -1,10 +1,8 @@
 package paritytest
 
 import (
-	"bytes"
 	"maps"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -101,26 +99,28 @@ func TestEveryWeightTypeSpeaks(t *testing.T) {
 	}
 }
 
-// 4-bit tiles need more channels than the fixtures have.
-func TestFourBitFilesSpeak(t *testing.T) {
+// Most of the fixtures' matrices are too narrow for tiles.
+func TestFilesOfTilesSpeak(t *testing.T) {
 	rt := newRuntime(t)
-	config := untrained.DefaultConfig()
-	config.Type = schema.Q4
-	var file bytes.Buffer
-	require.NoError(t, untrained.WriteConfig(&file, 1, config))
-	path := filepath.Join(t.TempDir(), "q4.gguf")
-	require.NoError(t, os.WriteFile(path, file.Bytes(), 0o600))
-	model, err := rt.Load(t.Context(), cgo.Source{Name: "q4", Path: path}, cgo.LoadOptions{Threads: 2})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, model.Close()) }()
-	req, err := model.Defaults(cgo.RulesSuno)
-	require.NoError(t, err)
-	req.Text, req.MaxSemanticTokens, req.Semantic.MinEOSP = "Hello.", 20, 0
-	got := speak(t, model, cgo.KVF16, req)
-	require.Len(t, got.tokens[cgo.StageSemantic][0], 20)
-	require.NotEmpty(t, got.audio)
-	for i, x := range got.audio {
-		require.Falsef(t, math.IsNaN(float64(x)) || math.IsInf(float64(x), 0), "sample %d is %g", i, x)
+	for _, weightType := range []schema.Type{schema.Q8, schema.Q4} {
+		t.Run(string(weightType), func(t *testing.T) {
+			config := untrained.DefaultConfig()
+			config.Type = weightType
+			path := filepath.Join(t.TempDir(), "tiles.gguf")
+			require.NoError(t, untrained.WriteFile(path, 1, config))
+			model, err := rt.Load(t.Context(), cgo.Source{Name: "tiles", Path: path}, cgo.LoadOptions{Threads: 2})
+			require.NoError(t, err)
+			defer func() { require.NoError(t, model.Close()) }()
+			req, err := model.Defaults(cgo.RulesSuno)
+			require.NoError(t, err)
+			req.Text, req.MaxSemanticTokens, req.Semantic.MinEOSP = "Hello.", 20, 0
+			got := speak(t, model, cgo.KVF16, req)
+			require.Len(t, got.tokens[cgo.StageSemantic][0], 20)
+			require.NotEmpty(t, got.audio)
+			for i, x := range got.audio {
+				require.Falsef(t, math.IsNaN(float64(x)) || math.IsInf(float64(x), 0), "sample %d is %g", i, x)
+			}
+		})
 	}
 }
 

@@ -159,7 +159,7 @@ func (s *source) prepare(want Type) (*job, error) {
 		return nil, err
 	}
 	j.kind = storage(want, j.recipes)
-	if j.kind == Q4 && !slices.ContainsFunc(j.list, schema.Tensor.Tiled) {
+	if j.kind == Q4 && !slices.ContainsFunc(j.list, schema.Tensor.FourBits) {
 		return nil, errors.New("no matrix fits 4-bit tiles of 16 rows by 64 columns: use q8")
 	}
 	return j, nil

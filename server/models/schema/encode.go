@@ -13,15 +13,15 @@ type Encoder struct {
 	kind   Type
 	tensor string
 	row    []byte
-	scales []byte // F32 per row, Q8 only
-	tiles  tiles  // Q4 only
+	scales []byte // F32 per row, Q8 and q8Tiles only
+	tiles  tiles  // Q4 and q8Tiles only
 }
 
 // NewEncoder returns an encoder for one tensor of a file whose matrices are in the given type.
 func NewEncoder(t Tensor, matrices Type) (*Encoder, error) {
 	kind := t.storage(matrices)
 	switch kind {
-	case F32, F16, BF16, Q8, Q4:
+	case F32, F16, BF16, Q8, q8Tiles, Q4:
 		return &Encoder{kind: kind, tensor: t.Name}, nil
 	}
 	return nil, fmt.Errorf("tensor %q: cannot store weights as %q", t.Name, kind)
@@ -31,7 +31,7 @@ func NewEncoder(t Tensor, matrices Type) (*Encoder, error) {
 // tensors that have none.
 func (e *Encoder) Scales() []byte { return e.scales }
 
-// Row encodes one row. The result is valid until the next call; in 4 bits it is that of sixteen rows together, with the
+// Row encodes one row. The result is valid until the next call; in tiles it is that of sixteen rows together, with the
 // last of them. A value that is not finite, or that the type cannot hold, is an error.
 func (e *Encoder) Row(values []float32) ([]byte, error) {
 	e.row = e.row[:0]
@@ -65,11 +65,14 @@ func (e *Encoder) Row(values []float32) ([]byte, error) {
 		}
 	case Q8:
 		e.quantise(values, peak)
+	case q8Tiles:
+		e.quantise(values, peak)
+		return e.tiles.add(len(values), eightBitTileBytes, putEightBits(e.row)), nil
 	case Q4:
 		if peak >= fourBitsLimit {
 			return nil, fmt.Errorf("tensor %q: value %v does not fit q4: use bf16 or f32", e.tensor, peak)
 		}
-		return e.tiles.add(values), nil
+		return e.tiles.add(len(values), fourBitTileBytes, putFourBits(values)), nil
 	}
 	return e.row, nil
 }

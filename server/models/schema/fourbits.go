@@ -3,59 +3,28 @@ package schema
 import (
 	"encoding/binary"
 	"math"
-	"strings"
 
 	"github.com/x448/float16"
 )
 
-// A tile of 4-bit numbers, as native/DESIGN.md has it.
 const (
-	tileRows   = 16
-	tileCols   = 64
-	tileBytes  = tileNumbers + tileScales
-	groupCols  = 32
-	tileScales = 2 * tileRows * tileCols / groupCols
+	groupCols = 32 // numbers with a scale of their own
 
-	tileNumbers = tileRows * tileCols / 2
+	fourBitTileNumbers = tileRows * tileCols / 2
+	fourBitTileBytes   = fourBitTileNumbers + 2*tileRows*tileCols/groupCols
 )
 
-// Tiled tells the matrices that a q4 file has in 4 bits: those of the layers of the two stages that are decoded step by
-// step, where whole tiles fit.
-func (t Tensor) Tiled() bool {
-	stage, _, layer := strings.Cut(t.Name, ".h.")
-	return t.Matrix && layer && (stage == "semantic" || stage == "coarse") && t.Shape[0]%tileRows == 0 && t.Shape[1]%tileCols == 0
-}
-
-// tiles rounds rows into tiles, sixteen rows at a time.
-type tiles struct {
-	row   int // of the tiles
-	bytes []byte
-}
-
-// add takes one row, and returns the bytes of its row of tiles after the last one of sixteen, else nil.
-func (t *tiles) add(values []float32) []byte {
-	if t.row == 0 {
-		size := len(values) / tileCols * tileBytes
-		if cap(t.bytes) < size {
-			t.bytes = make([]byte, size)
+// putFourBits rounds the part of a row that lies in the tile at the column, one group in each half of the bytes.
+func putFourBits(values []float32) func(tile []byte, row, col int) {
+	return func(tile []byte, row, col int) {
+		for group := range tileCols / groupCols {
+			q, scale := roundGroup(values[col+group*groupCols:][:groupCols])
+			for i, n := range q {
+				tile[place(row, i)] |= n << (4 * group)
+			}
+			binary.LittleEndian.PutUint16(tile[fourBitTileNumbers+2*(group*tileRows+row):], scale.Bits())
 		}
-		t.bytes = t.bytes[:size]
-		clear(t.bytes)
 	}
-	for at := 0; at < len(values); at += groupCols {
-		tile := t.bytes[at/tileCols*tileBytes:][:tileBytes]
-		group := at / groupCols % 2
-		q, scale := roundGroup(values[at : at+groupCols])
-		for i, n := range q {
-			tile[i/4*4*tileRows+t.row*4+i%4] |= n << (4 * group)
-		}
-		binary.LittleEndian.PutUint16(tile[tileNumbers+2*(group*tileRows+t.row):], scale.Bits())
-	}
-	t.row = (t.row + 1) % tileRows
-	if t.row > 0 {
-		return nil
-	}
-	return t.bytes
 }
 
 // fourBitsLimit is what every group's scale fits half precision below.

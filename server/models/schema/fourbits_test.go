@@ -101,24 +101,6 @@ func TestFourBitGroupsOfEdgeValues(t *testing.T) {
 	}
 }
 
-func TestFourBitsAreForLayersOfDecodeStages(t *testing.T) {
-	for name, c := range map[string]struct {
-		rows, cols int64
-		want       Type
-	}{
-		"semantic.h.0.attn.c_attn.weight": {192, 64, Q4},
-		"coarse.h.11.mlp.c_proj.weight":   {16, 64, Q4},
-		"coarse.h.1.mlp.c_fc.weight":      {64, 16, Q8}, // no whole tiles
-		"coarse.h.2.mlp.c_fc.weight":      {24, 64, Q8},
-		"fine.h.0.mlp.c_fc.weight":        {256, 64, Q8},
-		"semantic.lm_head.weight":         {256, 64, Q8},
-		"coarse.wte.weight":               {256, 64, Q8},
-	} {
-		assert.Equal(t, c.want, Tensor{Name: name, Shape: []int64{c.rows, c.cols}, Matrix: true}.storage(Q4), name)
-	}
-	assert.Equal(t, F32, Tensor{Name: "semantic.h.0.ln_1.weight", Shape: []int64{64}}.storage(Q4))
-}
-
 func TestAValueTooLargeForFourBitsNamesTheTensor(t *testing.T) {
 	tensor := Tensor{Name: "semantic.h.0.attn.c_proj.weight", Shape: []int64{64, 64}, Matrix: true}
 	e, err := NewEncoder(tensor, Q4)

@@ -16,6 +16,8 @@ const (
 	F16  Type = "f16"  // 11 bits of precision, at most 65504
 	Q8   Type = "q8"   // 8-bit integers, one F32 scale per row
 	Q4   Type = "q4"   // the layers of the decode stages 4-bit integers, one F16 scale per 32; the rest as Q8
+
+	q8Tiles Type = "q8 in tiles" // what Q8 is of the matrices that are tiled
 )
 
 // Tensor is one tensor of a model file.
@@ -61,7 +63,12 @@ func (t Tensor) storage(matrices Type) Type {
 	switch {
 	case !t.Matrix:
 		return F32
-	case matrices == Q4 && !t.Tiled():
+	case matrices == Q4 && t.FourBits():
+		return Q4
+	case matrices == Q8 || matrices == Q4:
+		if t.tiled() {
+			return q8Tiles
+		}
 		return Q8
 	}
 	return matrices
@@ -74,7 +81,12 @@ func (t Tensor) Declare(matrices Type) []gguf.Tensor {
 	}
 	switch t.storage(matrices) {
 	case Q4:
-		return []gguf.Tensor{{Name: t.Name, Type: gguf.I8, Shape: []int64{t.Shape[0] / tileRows, t.Shape[1] / tileCols * tileBytes}}}
+		return []gguf.Tensor{{Name: t.Name, Type: gguf.I8, Shape: t.tiledShape(fourBitTileBytes)}}
+	case q8Tiles:
+		return []gguf.Tensor{
+			{Name: t.Name, Type: gguf.I8, Shape: t.tiledShape(eightBitTileBytes)},
+			{Name: ScaleName(t.Name), Type: gguf.F32, Shape: t.Shape[:1]},
+		}
 	case Q8:
 		return []gguf.Tensor{
 			{Name: t.Name, Type: gguf.I8, Shape: t.Shape},
