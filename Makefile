@@ -121,7 +121,7 @@ sanitize: ## native tests under ASan and UBSan, the CUDA backend's on emulated d
 
 # Tests of the CUDA backend on emulated devices: what sanitize has no time for, and the kernels with every load and
 # store looked at.
-TRACED := linear_test rowwise_test conv_test attention_test draws_test gpt_test
+TRACED := linear_test rowwise_test conv_test attention_test kv_cache_test draws_test gpt_test
 EMULATION := execution_test divergence_test runtime_test tracing_test
 EMULATED := $(CMAKE) -DBARKRT_EMULATION=ON -DBARKRT_BENCH=OFF
 .PHONY: emulated
@@ -139,7 +139,7 @@ emulated: ## parity, and the server, on emulated CUDA devices; races, undefined 
 	@for name in $(EMULATION); do build/traced/native/tests/emulation/$$name --gtest_brief=1 || exit 1; done
 	@for name in $(TRACED); do build/traced/native/tests/$$name --gtest_brief=1 '--gtest_filter=*/cuda' || exit 1; done
 
-ARM64 := linear_test attention_test rowwise_test conv_test sampling_test draws_test gpt_test codec_test model_test engine_test capi_test
+ARM64 := linear_test attention_test kv_cache_test rowwise_test conv_test sampling_test draws_test gpt_test codec_test model_test engine_test capi_test
 .PHONY: arm64
 arm64: ## libbarkrt for ARM64 in build/arm64, its tests run by qemu; needs Debian's archive
 	@tools/install-deps build test arm64

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "error.h"
+#include "kv_cache.h"
 #include "reference.h"
 
 namespace barkrt {
@@ -12,48 +13,6 @@ using namespace reference;
 class Attention : public EveryInstructionSet {};
 BARKRT_EVERY_INSTRUCTION_SET(Attention);
 BARKRT_IMITATED_AMX(Attention);
-
-// One sequence's cache in any type, readable as doubles.
-struct Cache {
-  Cache(DType cache_type, int64_t n_ctx, int64_t n_embd, int64_t heads)
-      : type(cache_type),
-        n_head(heads),
-        k(static_cast<size_t>(heads * kv_head_bytes(cache_type, n_ctx, n_embd / heads))),
-        v(k.size()),
-        layer{k.data(), v.data(), cache_type, n_ctx, n_embd} {}
-
-  double value(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
-    const int64_t head_dim = layer.n_embd / n_head;
-    const std::byte* head =
-        bytes.data() + c / head_dim * kv_head_bytes(type, layer.n_ctx, head_dim);
-    const std::byte* at = head + (pos * head_dim + c % head_dim) * dtype_bytes(type);
-    if (type == DType::I8)
-      return static_cast<double>(static_cast<int8_t>(*at)) * scale(bytes, pos, c);
-    uint16_t half;
-    float full;
-    std::memcpy(&half, at, 2);
-    if (type == DType::F16) return f16_value(half);
-    if (type == DType::BF16) return bf16_value(half);
-    std::memcpy(&full, at, 4);
-    return static_cast<double>(full);
-  }
-  // Of a cache of 8 bits.
-  double scale(const std::vector<std::byte>& bytes, int64_t pos, int64_t c) const {
-    float of;
-    std::memcpy(&of, bytes.data() + scale_at(pos, c / (layer.n_embd / n_head)), 4);
-    return static_cast<double>(of);
-  }
-  int64_t scale_at(int64_t pos, int64_t head) const {
-    const int64_t head_dim = layer.n_embd / n_head;
-    return head * kv_head_bytes(type, layer.n_ctx, head_dim) +
-           buffer_bytes(layer.n_ctx * head_dim) + pos * 4;
-  }
-
-  DType type;
-  int64_t n_head;
-  std::vector<std::byte> k, v;
-  KvLayer layer;
-};
 
 std::vector<KvLayer> layers(const std::vector<std::unique_ptr<Cache>>& caches) {
   std::vector<KvLayer> all;
@@ -513,93 +472,6 @@ TEST_P(Attention, LargeScoresPickTheLargestOfManyKeys) {
                          {1, slot.data(), &pos.back()}, 1, true);
       EXPECT_NEAR(out[0], static_cast<float>(largest), tolerance) << "alone";
     }
-}
-
-// Halves of the cache: ties to even, subnormals, the largest.
-TEST_P(Attention, CacheRoundsToNearestEven) {
-  const Floats values = {1.0f,         1.00048828125f,  1.00146484375f, -1.0009765625f,
-                         65504.0f,     1e-7f,           0x1p-24f,       0x1.8p-24f,
-                         0x1p-25f,     0x1.000002p-25f, 0.0f,           -0.0f,
-                         0x1.ff8p-15f, 0x1.ffcp-15f,    65519.0f,       3.14159f};
-  const Floats expected = {1.0f,         1.0f,     1.001953125f, -1.0009765625f, 65504.0f, 0x1p-23f,
-                           0x1p-24f,     0x1p-23f, 0.0f,         0x1p-24f,       0.0f,     -0.0f,
-                           0x1.ff8p-15f, 0x1p-14f, 65504.0f,     3.140625f};
-  const int64_t n = static_cast<int64_t>(values.size());
-  Cache cache(DType::F16, 1, n, 1);
-  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
-  std::copy(values.begin(), values.end(), qkv.begin() + n);
-  const int32_t zero = 0;
-  backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
-                     1, true);
-  for (int64_t i = 0; i < n; ++i)
-    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[static_cast<size_t>(i)]))
-        << values[static_cast<size_t>(i)];
-}
-
-// Numbers of 8 bits: ties to even, the scale of the largest, none of zeros and of the
-// smallest; what is not finite makes the scale NaN, of that half alone.
-TEST_P(Attention, CacheOf8BitsRoundsToNearestEven) {
-  const Floats values = {127.0f, -127.0f, 0.5f, 1.5f, -2.5f, 63.49f, 0.0f, -0.0f, 1e-30f, -126.5f};
-  const int8_t expected[] = {127, -127, 0, 2, -2, 63, 0, 0, 0, -126};
-  const int64_t n = static_cast<int64_t>(values.size());
-  const int32_t zero = 0;
-  Floats qkv(static_cast<size_t>(3 * n)), out(values.size());
-  const auto attend_to = [&](Cache& cache) {
-    backend->attention(view(out.data(), 1, n), read(qkv, 1, 3 * n), &cache.layer, {1, &zero, &zero},
-                       1, true);
-  };
-  Cache cache(DType::I8, 1, n, 1);
-  std::copy(values.begin(), values.end(), qkv.begin() + n);
-  attend_to(cache);
-  EXPECT_EQ(cache.scale(cache.k, 0, 0), 1.0);
-  for (int64_t i = 0; i < n; ++i)
-    EXPECT_EQ(cache.value(cache.k, 0, i), static_cast<double>(expected[i]))
-        << values[static_cast<size_t>(i)];
-  std::fill_n(qkv.begin() + n, n, 0x1p-140f);
-  attend_to(cache);
-  for (int64_t i = 0; i < n; ++i) EXPECT_EQ(cache.value(cache.k, 0, i), 0.0);
-  EXPECT_EQ(out[0], 0.0f);
-  for (const float strange : {INFINITY, -INFINITY, NAN}) {
-    qkv[static_cast<size_t>(2 * n + 3)] = strange;
-    attend_to(cache);
-    EXPECT_TRUE(std::isnan(cache.scale(cache.v, 0, 0)));
-    EXPECT_EQ(cache.value(cache.k, 0, 0), 0.0);
-    EXPECT_TRUE(std::isnan(out[0]));
-  }
-}
-
-// Numbers and scales, whether a step writes them or a prefill: those of the plainest CPU.
-TEST_P(Attention, ACacheOf8BitsHasTheSameBitsOnEveryDevice) {
-  const auto plain = make_cpu_backend(1, "generic");
-  for (const int64_t head_dim : {20, 64, 128})
-    for (const int64_t rows : {1, 12, 40}) {
-      const int64_t n_head = 2, n_embd = n_head * head_dim;
-      const Floats qkv = normal(rows * 3 * n_embd, 35);
-      Floats out(static_cast<size_t>(rows * n_embd));
-      const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
-      std::vector<int32_t> pos;
-      for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
-      Cache expected(DType::I8, rows + 1, n_embd, n_head),
-          cache(DType::I8, rows + 1, n_embd, n_head);
-      for (const auto& [on, to] : {std::pair(plain.get(), &expected), {backend.get(), &cache}})
-        on->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &to->layer,
-                      {rows, slot.data(), pos.data()}, n_head, true);
-      EXPECT_EQ(cache.k, expected.k) << "D=" << head_dim << " T=" << rows;
-      EXPECT_EQ(cache.v, expected.v) << "D=" << head_dim << " T=" << rows;
-    }
-}
-
-// What f16 does not have, which tensor cores multiply, is still no infinity.
-TEST_P(Attention, ACacheOf8BitsTakesNumbersBeyondF16) {
-  const int64_t n_embd = 64, rows = 40;
-  Floats qkv(static_cast<size_t>(rows * 3 * n_embd), 1e6f), out(static_cast<size_t>(rows * n_embd));
-  const std::vector<int32_t> slot(static_cast<size_t>(rows), 0);
-  std::vector<int32_t> pos;
-  for (int32_t t = 0; t < rows; ++t) pos.push_back(t);
-  Cache cache(DType::I8, rows, n_embd, 1);
-  backend->attention(view(out.data(), rows, n_embd), read(qkv, rows, 3 * n_embd), &cache.layer,
-                     {rows, slot.data(), pos.data()}, 1, true);
-  for (const float y : out) ASSERT_GE(y, 65000.0f);
 }
 
 TEST(AttentionChecks, PositionBeyondTheCacheIsAnInternalError) {

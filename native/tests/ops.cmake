@@ -1,6 +1,7 @@
 # The ops on every device, sampling, memory and devices.
 bark_test(linear_test)
 bark_test(attention_test)
+bark_test(kv_cache_test)
 bark_test(rowwise_test)
 bark_test(conv_test)
 bark_test(parallel_test)
