@@ -1,7 +1,10 @@
 // bench_batch.cc: requests side by side: tokens per second of decode steps that 1, 4 and 16
-// requests share, and whole generations at once beside one after the other. Usage: bench_batch
-// [--device=N] [--kv=i8] MODEL.gguf [threads] [semantic tokens] [requests ...]; --kv=i8 takes a
-// cache of 8 bits; one JSON object per number of requests goes to the file named by --json=FILE.
+// requests share, and whole generations at once beside one after the other; and what a request that
+// is alone pays for it, beside the same steps without an engine. Usage: bench_batch [--device=N]
+// [--kv=i8] MODEL.gguf [threads] [semantic tokens] [requests ...]; --kv=i8 takes a cache of 8 bits;
+// one JSON object per number of requests, and one of the request alone, goes to the file named by
+// --json=FILE.
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
@@ -16,6 +19,7 @@
 
 #include "arguments.h"
 #include "cpu/cpu_backend.h"
+#include "decode.h"
 #include "error.h"
 #include "gguf.h"
 #include "session.h"
@@ -120,6 +124,95 @@ Whole whole(const Sessions& sessions, int64_t n_semantic) {
   return w;
 }
 
+// A request's semantic tokens by the passes that it takes, one after the other, without an engine:
+// nobody is asked for a turn, and nobody could share a pass.
+class PlainRun {
+ public:
+  // Feeds the prompt and draws the first token.
+  explicit PlainRun(const Session& session) : run_(session.run({})) {
+    const Matrix& head = weights_.lm_head[0];
+    legal_[0] = head.slice(0, config_.vocab_size);
+    legal_[1] = head.slice(config_.eos_token, 1);
+    const Matrix tables[] = {weights_.wte[0], weights_.wte[0]};
+    const std::vector<int32_t> prefix = semantic_prefix(config_, {0}, nullptr);
+    sequence_.feed(prefix.data(), tables, 2, config_.max_input_length + 1);
+    const SampleParams first = params();
+    tokens_.push_back(0);
+    run_.model.backend().sample(tokens_.data(), sequence_.logits(legal_, 2), &first);
+  }
+  void step() {
+    Step step;
+    step.id = tokens_.back();
+    step.position = static_cast<int32_t>(sequence_.n_past());
+    step.kv = &run_.memory.semantic.kv;
+    step.parts = legal_;
+    step.n_parts = 2;
+    step.params = params();
+    Step* const only = &step;
+    decode_step(run_.model.backend(), weights_, run_.model.steps(Engine::CausalStage::Semantic),
+                &only, 1);
+    if (step.error) std::rethrow_exception(step.error);
+    sequence_.note_fed();
+    tokens_.push_back(step.token);
+  }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+
+ private:
+  SampleParams params() const {
+    SampleParams params =
+        run_.params(Stage::Semantic, kSampling, static_cast<int64_t>(tokens_.size()), 0);
+    params.eos = static_cast<int32_t>(config_.vocab_size);
+    return params;
+  }
+
+  const StageRun run_;
+  const SemanticConfig& config_ = run_.model.config().semantic;
+  const GptWeights& weights_ = run_.model.weights().semantic;
+  Sequence sequence_{run_.model.backend(), weights_, run_.memory.semantic.scratch,
+                     run_.memory.semantic.kv};
+  Matrix legal_[2];
+  std::vector<int32_t> tokens_;
+};
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Medians of the seconds of a semantic step of a request that is alone.
+struct Alone {
+  static constexpr int kRounds = 9;
+  double in_engine = 0, without = 0;
+  double least = 0, most = 0;  // of the rounds' ratios
+  double ratio() const { return in_engine / without; }
+};
+
+// Steps in the engine and without it take turns, so that the machine is the same to both.
+Alone alone(const Session& served, const Session& plain, int64_t n_tokens) {
+  std::vector<double> in_engine, without, ratios;
+  for (int round = 0; round < Alone::kRounds; ++round) {
+    PlainRun other(plain);
+    StageRun run = served.run({});
+    std::vector<double> with, bare;
+    Clock::time_point start;
+    run.progress = [&](Stage, int64_t done, int64_t) {
+      const Clock::time_point now = Clock::now();
+      if (done > 1) with.push_back(seconds_between(start, now));
+      other.step();
+      start = Clock::now();
+      bare.push_back(seconds_between(now, start));
+    };
+    const std::vector<int32_t> tokens = run_semantic(run, {0}, kSampling, n_tokens);
+    if (with.empty() || !std::equal(tokens.begin(), tokens.end(), other.tokens().begin()))
+      fail(Status::Internal, "other tokens, or only one, without the engine");
+    in_engine.insert(in_engine.end(), with.begin(), with.end());
+    without.insert(without.end(), bare.begin(), bare.end());
+    ratios.push_back(median(with) / median(bare));
+  }
+  const auto [least, most] = std::minmax_element(ratios.begin(), ratios.end());
+  return {median(in_engine), median(without), *least, *most};
+}
+
 void bench(const std::string& path, int device, int threads, int64_t n_semantic,
            const std::vector<size_t>& counts, DType kv, const char* json) {
   const auto model = Model::load(Gguf::open(path), device, threads, {});
@@ -148,7 +241,20 @@ void bench(const std::string& path, int device, int threads, int64_t n_semantic,
           path.c_str(), model->backend().device().c_str(), threads, dtype_name(kv), n, semantic,
           coarse, w.audio, w.seconds);
   }
-  if (file) std::fclose(file);
+  const Alone a = alone(Session(model, kv), Session(model, kv), n_semantic);
+  std::printf(
+      "alone: a semantic step takes %.4f ms in the engine, %.4f ms without it, %.4f times as long "
+      "(rounds: %.4f to %.4f)\n",
+      1e3 * a.in_engine, 1e3 * a.without, a.ratio(), a.least, a.most);
+  if (file) {
+    std::fprintf(file,
+                 "{\"model\":\"%s\",\"device\":\"%s\",\"threads\":%d,\"kv\":\"%s\","
+                 "\"alone_step_s\":%.5g,\"alone_step_without_engine_s\":%.5g,"
+                 "\"alone_ratio\":%.5g}\n",
+                 path.c_str(), model->backend().device().c_str(), threads, dtype_name(kv),
+                 a.in_engine, a.without, a.ratio());
+    std::fclose(file);
+  }
 }
 
 }  // namespace
