@@ -1,17 +1,15 @@
-// Retype writes a model file of f32 matrices again with matrices of another type, as `barkd convert --type` would make
-// it from the checkpoint.
+// Retype writes a model file of f32 or 8-bit matrices again with matrices of another type, as `barkd convert --type` would
+// make it from a checkpoint of those numbers.
 //
 //	go run ./tools/retype [-type f16|bf16|i8|i4] -o OUT.gguf IN.gguf
 package main
 
 import (
-	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"barkd/server/models/atomicfile"
 	"barkd/server/models/gguf"
@@ -41,51 +39,47 @@ func retype(w io.Writer, path string, matrices schema.Type) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
+	var sources []source
 	var declared []gguf.Tensor
 	for _, t := range in.Tensors {
-		if isMatrix(t) && t.Type != gguf.F32 {
-			return fmt.Errorf("tensor %q of %q is %s: want a file of f32 matrices", t.Name, path, t.Type)
+		if isScale(in, t) {
+			continue
 		}
-		declared = append(declared, plain(t).Declare(matrices)...)
+		s, err := open(in, t)
+		if err != nil {
+			return fmt.Errorf("%q: %w", path, err)
+		}
+		sources = append(sources, s)
+		declared = append(declared, s.tensor.Declare(matrices)...)
 	}
 	g, err := gguf.NewWriter(w, in.Metadata, declared)
 	if err != nil {
 		return err
 	}
-	for _, t := range in.Tensors {
-		if isMatrix(t) {
-			err = write(g, t, in.Data(t), matrices)
-		} else if err = g.Next(t.Name); err == nil {
-			_, err = io.Copy(g, in.Data(t))
+	for _, s := range sources {
+		if s.tensor.Matrix {
+			err = write(g, s, matrices)
+		} else if err = g.Next(s.tensor.Name); err == nil {
+			_, err = io.Copy(g, s.data)
 		}
 		if err != nil {
-			return fmt.Errorf("tensor %q: %w", t.Name, err)
+			return fmt.Errorf("tensor %q: %w", s.tensor.Name, err)
 		}
 	}
 	return g.Close()
 }
 
-// isMatrix tells the tensors that native/DESIGN.md marks M.
-func isMatrix(t gguf.Tensor) bool {
-	stage, rest, _ := strings.Cut(t.Name, ".")
-	return (stage == "semantic" || stage == "coarse" || stage == "fine") && len(t.Shape) == 2 && !strings.HasPrefix(rest, "wpe.")
-}
-
-func plain(t gguf.Tensor) schema.Tensor {
-	return schema.Tensor{Name: t.Name, Shape: t.Shape, Matrix: isMatrix(t), Voice: t.Type == gguf.I32}
-}
-
-func write(g *gguf.Writer, t gguf.Tensor, data io.Reader, matrices schema.Type) error {
-	enc, err := schema.NewEncoder(plain(t), matrices)
+func write(g *gguf.Writer, s source, matrices schema.Type) error {
+	enc, err := schema.NewEncoder(s.tensor, matrices)
 	if err != nil {
 		return err
 	}
-	if err := g.Next(t.Name); err != nil {
+	if err := g.Next(s.tensor.Name); err != nil {
 		return err
 	}
-	row := make([]float32, t.Shape[1])
-	for range t.Shape[0] {
-		if err := binary.Read(data, binary.LittleEndian, row); err != nil {
+	row := make([]float32, s.tensor.Shape[1])
+	for range s.tensor.Shape[0] {
+		if err := s.next(row); err != nil {
 			return err
 		}
 		b, err := enc.Row(row)
@@ -99,7 +93,7 @@ func write(g *gguf.Writer, t gguf.Tensor, data io.Reader, matrices schema.Type) 
 	if len(enc.Scales()) == 0 {
 		return nil
 	}
-	if err := g.Next(schema.ScaleName(t.Name)); err != nil {
+	if err := g.Next(schema.ScaleName(s.tensor.Name)); err != nil {
 		return err
 	}
 	_, err = g.Write(enc.Scales())

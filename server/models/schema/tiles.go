@@ -68,3 +68,10 @@ func putEightBits(q []byte) func(tile []byte, row, col int) {
 		}
 	}
 }
+
+// EightBitRow takes one row of sixteen out of the bytes of their tiles.
+func EightBitRow(q, tiles []byte, row int) {
+	for col := range q {
+		q[col] = tiles[col/tileCols*eightBitTileBytes+place(row, col%tileCols)]
+	}
+}

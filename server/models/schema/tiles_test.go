@@ -42,6 +42,11 @@ func TestEightBitTilesHoldTheNumbersOfRows(t *testing.T) {
 			require.Equal(t, want[i*cols+j], tile[64*v+4*(i%16)+k], "row %d, column %d", i, j)
 		}
 	}
+	for i := range rows {
+		q := make([]byte, cols)
+		EightBitRow(q, b[i/16*16*cols:][:16*cols], i%16)
+		require.Equal(t, want[i*cols:][:cols], q, "row %d", i)
+	}
 	assert.Equal(t, plain.Scales(), tiled.Scales())
 	require.Len(t, tiled.Scales(), 4*rows)
 	assert.Equal(t, []gguf.Tensor{
