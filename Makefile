@@ -90,7 +90,7 @@ bench-hf: build ## Hugging Face transformers beside barkd on one checkpoint of b
 
 QUALITY ?=
 .PHONY: bench-quality
-bench-quality: build ## what 16, 8 and 4 bits cost in quality, per stage; QUALITY=FOLDER or FILE.gguf of f32 weights, else random ones
+bench-quality: build ## what 16, 8 and 4 bits cost in quality, per stage; fails where 4 bits miss their gate; QUALITY=FOLDER or FILE.gguf of f32 or 8-bit weights, else random ones
 	@cmake --build $(NATIVE) -j $(JOBS) --target bench_quality
 	@tools/bench-quality $(QUALITY)
 

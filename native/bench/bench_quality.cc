@@ -1,7 +1,7 @@
 // bench_quality.cc: what other types of weights and of the key-value cache cost in quality, stage
 // by stage: along a run of the reference (f32 weights and cache) how often the likeliest token is
 // the same and how far the distributions are apart, and where a run that goes its own way first
-// takes another token. Usage:
+// takes another token. Fails where 4 bits of a trained model do not pass their gate. Usage:
 //   bench_quality [--json=FILE] [--tokens=N] [--texts=N] REFERENCE.gguf OTHER.gguf ...
 #include <algorithm>
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "error.h"
@@ -71,6 +72,8 @@ struct Quality {
     int64_t n_runs = 0, n_same = 0;
     std::vector<double> first;  // positions of the first other token, as shares of the length
   } greedy, sampled;
+
+  double top1() const { return static_cast<double>(n_same) / static_cast<double>(n_rows); }
 };
 
 Sampling temperature(float t, float min_eos_p) {
@@ -208,9 +211,8 @@ void print(const std::string& name, const Quality* quality) {
     const Quality& q = quality[s];
     std::printf("| %-22s | %-8s | %6lld | %7.2f %% | %9.2e | %9.2e | %-20s | %-20s |\n",
                 s == 0 ? name.c_str() : "", kStageNames[s], static_cast<long long>(q.n_rows),
-                100.0 * static_cast<double>(q.n_same) / static_cast<double>(q.n_rows),
-                q.kl_sum / static_cast<double>(q.n_rows), q.kl_max, free_text(q.greedy).c_str(),
-                free_text(q.sampled).c_str());
+                100 * q.top1(), q.kl_sum / static_cast<double>(q.n_rows), q.kl_max,
+                free_text(q.greedy).c_str(), free_text(q.sampled).c_str());
   }
   std::fflush(stdout);
 }
@@ -223,8 +225,7 @@ void write_json(std::FILE* file, const std::string& reference, const std::string
                  "{\"reference\":\"%s\",\"model\":\"%s\",\"stage\":\"%s\",\"rows\":%lld,"
                  "\"top1\":%.6g,\"kl_mean\":%.4g,\"kl_max\":%.4g",
                  reference.c_str(), name.c_str(), kStageNames[s], static_cast<long long>(q.n_rows),
-                 static_cast<double>(q.n_same) / static_cast<double>(q.n_rows),
-                 q.kl_sum / static_cast<double>(q.n_rows), q.kl_max);
+                 q.top1(), q.kl_sum / static_cast<double>(q.n_rows), q.kl_max);
     for (const auto& [label, free] :
          {std::pair<const char*, const Quality::Free&>("greedy", q.greedy), {"sampled", q.sampled}})
       std::fprintf(file, ",\"%s\":{\"runs\":%lld,\"same\":%lld,\"first_divergence\":%.4g}", label,
@@ -240,7 +241,34 @@ std::string stem(const std::string& path) {
   return name.substr(0, name.rfind(".gguf"));
 }
 
-void bench(const Settings& settings) {
+// A file with a cache.
+struct Candidate {
+  std::string label;
+  DType kv = DType::F16;
+  bool is_8_bit = false, is_4_bit = false;  // the layers of the decode stages
+  Quality quality[kStages];
+};
+
+// Whether 4 bits agree with the reference as often as this part of 8 bits' agreement, in both
+// decode stages, with the same cache.
+constexpr double kGate = 0.95;
+bool passes_gate(const std::vector<Candidate>& candidates) {
+  bool passes = true;
+  for (const Candidate& four : candidates)
+    for (const Candidate& eight : candidates) {
+      if (!four.is_4_bit || !eight.is_8_bit || four.kv != eight.kv) continue;
+      std::printf("%s has of %s's agreement", four.label.c_str(), eight.label.c_str());
+      for (const int s : {0, 1}) {
+        const double part = four.quality[s].top1() / eight.quality[s].top1();
+        std::printf("%s %.1f %% (%s)", s == 0 ? "" : ",", 100 * part, kStageNames[s]);
+        passes = passes && part >= kGate;
+      }
+      std::printf("\n");
+    }
+  return passes;
+}
+
+bool bench(const Settings& settings) {
   std::FILE* json = settings.json.empty() ? nullptr : std::fopen(settings.json.c_str(), "a");
   if (!settings.json.empty() && !json)
     fail(Status::NotFound, "cannot write %s", settings.json.c_str());
@@ -262,19 +290,29 @@ void bench(const Settings& settings) {
               "stage", "tokens", "top 1", "KL mean", "KL max", "greedy runs equal",
               "sampled runs equal");
   std::printf("| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  std::vector<Candidate> candidates;
   for (size_t i = 0; i < settings.files.size(); ++i) {
     const std::string& path = settings.files[i];
     const auto other = i == 0 ? model : Model::load(Gguf::open(path), 0, 0, {});
+    const Matrix& weight = other->weights().semantic.blocks[0].mlp_c_proj.weight;
     for (const DType kv : {DType::F16, DType::I8}) {
       const Session session(other, kv);
-      const std::string label = stem(path) + (kv == DType::I8 ? ", i8" : ", f16");
-      Quality quality[kStages];
-      for (const Reference& r : references) compare(session, r, settings.max_tokens, quality);
-      print(label, quality);
-      if (json) write_json(json, name, label, quality);
+      Candidate c;
+      c.label = stem(path) + (kv == DType::I8 ? ", i8" : ", f16");
+      c.kv = kv;
+      c.is_4_bit = weight.type == DType::I4;
+      c.is_8_bit = weight.scale != nullptr;
+      for (const Reference& r : references) compare(session, r, settings.max_tokens, c.quality);
+      print(c.label, c.quality);
+      if (json) write_json(json, name, c.label, c.quality);
+      candidates.push_back(std::move(c));
     }
   }
   if (json) std::fclose(json);
+  if (passes_gate(candidates) || !model->config().trained) return true;
+  std::printf("4 bits do not pass their gate: at least %.0f %% of 8 bits' agreement is wanted\n",
+              100 * kGate);
+  return false;
 }
 
 }  // namespace
@@ -299,10 +337,9 @@ int main(int argc, char** argv) {
     return 2;
   }
   try {
-    barkrt::bench::bench(settings);
+    return barkrt::bench::bench(settings) ? 0 : 1;
   } catch (const std::exception& e) {
     std::fprintf(stderr, "%s\n", e.what());
     return 1;
   }
-  return 0;
 }
