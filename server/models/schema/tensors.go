@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 
 	"barkd/server/models/gguf"
 )
@@ -25,6 +26,7 @@ type Tensor struct {
 	Name   string
 	Shape  []int64 // row-major
 	Matrix bool    // marked M in native/DESIGN.md: in the type of the file; all else is F32
+	Rows   bool    // a head of which rows are read that do not begin a tile
 	Voice  bool    // I32
 }
 
@@ -34,11 +36,11 @@ func (c *Config) Tensors() []Tensor {
 	l.gpt("semantic", c.Semantic.GPT, c.Semantic.Bias, func() {
 		l.matrix("semantic.wte.weight", c.Semantic.VocabIn, c.Semantic.Embd)
 	})
-	l.matrix("semantic.lm_head.weight", c.Semantic.VocabOut, c.Semantic.Embd)
+	l.head("semantic.lm_head.weight", c.Semantic.GPT, c.Semantic.EOSToken)
 	l.gpt("coarse", c.Coarse.GPT, c.Coarse.Bias, func() {
 		l.matrix("coarse.wte.weight", c.Coarse.VocabIn, c.Coarse.Embd)
 	})
-	l.matrix("coarse.lm_head.weight", c.Coarse.VocabOut, c.Coarse.Embd)
+	l.head("coarse.lm_head.weight", c.Coarse.GPT, c.Semantic.VocabSize, c.Semantic.VocabSize+c.CodebookSize)
 	l.gpt("fine", c.Fine.GPT, true, func() {
 		for q := range c.Fine.Tables {
 			l.matrix(fmt.Sprintf("fine.wte.%d.weight", q), c.Fine.VocabIn, c.Fine.Embd)
@@ -119,6 +121,12 @@ func (l *list) add(name string, dims ...int) {
 
 func (l *list) matrix(name string, rows, cols int) {
 	*l = append(*l, Tensor{Name: name, Shape: shape([]int{rows, cols}), Matrix: true})
+}
+
+// head lists the head of a causal stage, whose legal rows begin at the first one and at the given ones.
+func (l *list) head(name string, g GPT, first ...int) {
+	l.matrix(name, g.VocabOut, g.Embd)
+	(*l)[len(*l)-1].Rows = slices.ContainsFunc(first, func(row int) bool { return row%tileRows != 0 })
 }
 
 func (l *list) voice(name string, dims ...int) {

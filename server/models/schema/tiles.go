@@ -13,7 +13,7 @@ const (
 func (t Tensor) tiled() bool {
 	_, _, layer := strings.Cut(t.Name, ".h.")
 	head := t.Name == "semantic.lm_head.weight" || t.Name == "coarse.lm_head.weight"
-	return t.Matrix && (layer || head) && t.Shape[0]%tileRows == 0 && t.Shape[1]%tileCols == 0
+	return t.Matrix && !t.Rows && (layer || head) && t.Shape[0]%tileRows == 0 && t.Shape[1]%tileCols == 0
 }
 
 // FourBits tells the matrices that a q4 file has in 4 bits, in tiles: those of the layers of the two stages that are

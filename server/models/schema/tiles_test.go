@@ -102,3 +102,25 @@ func TestTilesAreForLayersAndCausalHeads(t *testing.T) {
 	}
 	assert.Equal(t, F32, Tensor{Name: "semantic.h.0.ln_1.weight", Shape: []int64{64}}.storage(Q4))
 }
+
+func TestHeadsAreTiledWhereTheirLegalRowsBeginATile(t *testing.T) {
+	of := func(eos, semantic, codebook int) (rows [2]bool) {
+		c := Config{CodebookSize: codebook}
+		c.Semantic.VocabSize, c.Semantic.EOSToken = semantic, eos
+		for _, tensor := range c.Tensors() {
+			switch tensor.Name {
+			case "semantic.lm_head.weight":
+				rows[0] = tensor.Rows
+			case "coarse.lm_head.weight":
+				rows[1] = tensor.Rows
+			}
+		}
+		return rows
+	}
+	assert.Equal(t, [2]bool{false, false}, of(10000, 10000, 1024))
+	assert.Equal(t, [2]bool{true, false}, of(10001, 10000, 1024))
+	assert.Equal(t, [2]bool{false, true}, of(10000, 10008, 1024))
+	assert.Equal(t, [2]bool{false, true}, of(10000, 10000, 1000))
+	head := Tensor{Name: "coarse.lm_head.weight", Shape: []int64{256, 64}, Matrix: true, Rows: true}
+	assert.Equal(t, Q8, head.storage(Q8))
+}
