@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <stdexcept>
 #include <thread>
@@ -65,6 +66,31 @@ TEST(ThreadPool, ThreadsBeginWithTheirOwnStretch) {
     });
     if (round == 0) first = by;
     EXPECT_EQ(by, first);
+  }
+}
+
+// When all meet in one loop.
+TEST(ThreadPool, NoTwoThreadsInALoopHaveTheSameNumber) {
+  for (const int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (const bool own_stretches : {false, true}) {
+      std::mutex mutex;
+      std::condition_variable met;
+      std::vector<int> inside, numbers;
+      for (int t = 0; t < threads; ++t) numbers.push_back(t);
+      const auto meet = [&](int64_t, int64_t, int thread) {
+        std::unique_lock<std::mutex> lock(mutex);
+        inside.push_back(thread);
+        met.notify_all();
+        met.wait(lock, [&] { return inside.size() == numbers.size(); });
+      };
+      if (own_stretches)
+        pool.for_stretches(threads, 1, meet);
+      else
+        pool.parallel_for(threads, 1, meet);
+      std::sort(inside.begin(), inside.end());
+      EXPECT_EQ(inside, numbers);
+    }
   }
 }
 

@@ -138,7 +138,12 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   const auto group_of = [&](int64_t i) {
     return groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
   };
-  const auto heads = [&](int64_t begin, int64_t end) {
+  const int64_t most_keys =
+      causal ? 1 + *std::max_element(rows.pos, rows.pos + rows.count) : rows.count;
+  const int64_t own_floats = attention_scratch_floats(most_keys, head_dim);
+  const ScratchPool::Lease own =
+      scratch_.take(pool_.n_threads() * own_floats * int64_t{sizeof(float)});
+  const auto heads = [&](int64_t begin, int64_t end, int thread) {
     for (int64_t i = begin; i < end; ++i) {
       const RowGroup group = group_of(i);
       const int64_t head = i % n_head, column = head * head_dim;
@@ -146,8 +151,6 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       for (int64_t r = 0; r < group.count; ++r)
         n_keys[r] = causal ? rows.pos[group.first + r] + 1 : static_cast<int32_t>(rows.count);
       const KvLayer& layer = kv[rows.slot[group.first]];
-      const ScratchPool::Lease scratch = scratch_.take(
-          attention_scratch_floats(n_keys[group.count - 1], head_dim) * int64_t{sizeof(float)});
       AttentionTile tile = {};
       tile.out = out.row(group.first) + column, tile.out_stride = out.stride;
       tile.q = qkv.row(group.first) + column, tile.q_stride = qkv.stride;
@@ -169,7 +172,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         append_head(kernels_, layer, head, head_dim, rows.pos[group.first], qkv.row(group.first));
         fetch_places(next_layer, next_head, head_dim, rows.pos[next_row]);
       }
-      tile.scratch = static_cast<float*>(scratch.data());
+      tile.scratch = static_cast<float*>(own.data()) + thread * own_floats;
       pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
     }
   };

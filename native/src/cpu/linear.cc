@@ -135,25 +135,29 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   const bool few = few_rows(x.rows, prepare.packed());
   // Few numbers are prepared by each thread for itself.
   const bool by_each = few && prepare.needed() && x.rows * x.cols <= kLeastPrepared;
-  const int64_t each_bytes = by_each ? prepare.bytes() : 0;
-
-  const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
-  if (prepare.needed() && !by_each) {
-    pool_.parallel_for(prepare.units(),
-                       kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
-                       [&](int64_t begin, int64_t end) {
-                         const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
-                         prepare.run(shared.data(), begin, end, norm.data());
-                       });
-    prepare.use(whole, shared.data());
-  }
   const bool by_panels = prepare.packed() && !prepare.grouped();
   const int64_t number_bytes = w.type == DType::I4 ? 1 : dtype_bytes(w.type);  // in a panel
   const int64_t panel = by_panels ? panel_bytes(w.cols * number_bytes) : 0;
+  const int64_t each_bytes = by_each ? prepare.bytes() : 0;
+  const int64_t own_bytes = round_up(each_bytes + panel + prepare.norm_bytes(), 64);
+
+  const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
+  // All threads' at once: turns at the pool's lock would cost them more than some products take.
+  const ScratchPool::Lease own = scratch_.take(pool_.n_threads() * own_bytes);
+  const auto area_of = [&](int thread) {
+    return static_cast<std::byte*>(own.data()) + thread * own_bytes;
+  };
+  if (prepare.needed() && !by_each) {
+    pool_.parallel_for(prepare.units(),
+                       kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
+                       [&](int64_t begin, int64_t end, int thread) {
+                         prepare.run(shared.data(), begin, end, area_of(thread));
+                       });
+    prepare.use(whole, shared.data());
+  }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
-  const auto outputs = [&](int64_t begin, int64_t end) {
-    const ScratchPool::Lease own = scratch_.take(each_bytes + prepare.norm_bytes() + panel);
-    std::byte* const area = static_cast<std::byte*>(own.data());
+  const auto outputs = [&](int64_t begin, int64_t end, int thread) {
+    std::byte* const area = area_of(thread);
     LinearTile tile = whole;
     if (by_each) {
       prepare.run(area, 0, prepare.units(), area + each_bytes + panel);

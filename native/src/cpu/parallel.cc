@@ -109,20 +109,23 @@ struct ThreadPool::Loop {
       next.store(n, std::memory_order_relaxed);
   }
   uint64_t all_taken() const { return (uint64_t{1} << n_pieces) - 1; }
-  void do_piece(int64_t begin) const { body.call(body.fn, begin, std::min(begin + grain, n)); }
+  void do_piece(int64_t begin, int thread) const {
+    body.call(body.fn, begin, std::min(begin + grain, n), thread);
+  }
 
   static constexpr int64_t kMostOwned = 63;  // bits of `taken`
 
   const int64_t n;
   const int64_t grain;
   const int64_t n_pieces;
-  const Body& body;
+  const Body body;
   const Ahead ahead;
   const bool own_first;
   std::atomic<int64_t> next{0};    // first number not taken; without own_first
   std::atomic<uint64_t> taken{0};  // pieces, a bit each; with own_first
   std::atomic<int> n_inside{0};
-  std::exception_ptr error;  // the first one; guarded by mutex_
+  std::exception_ptr error;     // the first one; guarded by mutex_
+  Loop* listed_next = nullptr;  // guarded by mutex_
 };
 
 ThreadPool::ThreadPool(int n_threads) {
@@ -149,15 +152,19 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
-// A listed loop with pieces left, entered; or NULL.
+// A listed loop with pieces left, or NULL. Under mutex_.
+ThreadPool::Loop* ThreadPool::find() const {
+  Loop* loop = loops_;
+  while (loop && !loop->has_pieces()) loop = loop->listed_next;
+  return loop;
+}
+
+// The same, entered.
 ThreadPool::Loop* ThreadPool::enter() {
   const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-  for (Loop* loop : loops_)
-    if (loop->has_pieces()) {
-      loop->n_inside.fetch_add(1);
-      return loop;
-    }
-  return nullptr;
+  Loop* const loop = find();
+  if (loop) loop->n_inside.fetch_add(1);
+  return loop;
 }
 
 // Takes pieces of `loop` until none is left. An exception takes the rest away from everybody.
@@ -168,14 +175,14 @@ void ThreadPool::join(Loop& loop, int me) {
         const int64_t piece = (me + i) % loop.n_pieces;
         const uint64_t bit = uint64_t{1} << piece;
         if ((loop.taken.fetch_or(bit, std::memory_order_relaxed) & bit) == 0)
-          loop.do_piece(piece * loop.grain);
+          loop.do_piece(piece * loop.grain, me);
       }
       return;
     }
     for (;;) {
       const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
       if (begin >= loop.n) return;
-      loop.do_piece(begin);
+      loop.do_piece(begin, me);
     }
   } catch (...) {
     loop.take_all();
@@ -204,7 +211,7 @@ void ThreadPool::work(int me) {
     if (look_around(listed, fetch)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
     ++n_asleep_;
-    wake_.wait(lock, [&] { return stopping_ || n_listed_.load() != seen; });
+    wake_.wait(lock, [&] { return stopping_ || n_listed_.load() != seen || find(); });
     --n_asleep_;
     if (stopping_) return;
   }
@@ -216,22 +223,26 @@ void ThreadPool::run(int64_t n, int64_t grain, const Body& body, const Ahead& ah
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) {
     for (int64_t begin = 0; begin < n; begin += grain)
-      body.call(body.fn, begin, std::min(begin + grain, n));
+      body.call(body.fn, begin, std::min(begin + grain, n), 0);
     return;
   }
   Loop loop(n, grain, body, ahead, own_first);
   int64_t to_wake = 0;
   {
     const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-    loops_.push_back(&loop);
-    n_listed_.fetch_add(1);
+    Loop** end = &loops_;
+    while (*end) end = &(*end)->listed_next;
+    *end = &loop;
     to_wake = std::min<int64_t>(n_asleep_, loop.n_pieces - 1);
   }
+  n_listed_.fetch_add(1);  // now that who sees it finds the lock free
   for (; to_wake > 0; --to_wake) wake_.notify_one();
   join(loop, 0);
   {
     const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-    loops_.erase(std::find(loops_.begin(), loops_.end(), &loop));
+    Loop** at = &loops_;
+    while (*at != &loop) at = &(*at)->listed_next;
+    *at = loop.listed_next;
   }
   const auto all_left = [&] { return loop.n_inside.load() == 0; };
   Fetch fetch(ahead, 0);

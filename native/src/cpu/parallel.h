@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <mutex>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 namespace barkrt {
@@ -43,7 +44,9 @@ class ThreadPool {
 
   // Calls fn(begin, end) over consecutive pieces of [0, n), `grain` long but for the last; returns
   // when all are done. Which thread gets which piece is open, so a result must not depend on it.
-  // The first exception ends the loop early and is thrown here.
+  // The first exception ends the loop early and is thrown here. An fn that takes a third argument
+  // gets the thread: a number below n_threads() that no other one in this loop has, for memory that
+  // was shared out before: a lock in each piece costs more than small ones take.
   template <class F>
   void parallel_for(int64_t n, int64_t grain, const F& fn, const Ahead& ahead = {}) {
     run(n, grain, body_of(fn), ahead, false);
@@ -65,25 +68,29 @@ class ThreadPool {
  private:
   struct Body {
     const void* fn;
-    void (*call)(const void* fn, int64_t begin, int64_t end);
+    void (*call)(const void* fn, int64_t begin, int64_t end, int thread);
   };
   template <class F>
   static Body body_of(const F& fn) {
-    return {&fn, [](const void* f, int64_t begin, int64_t end) {
-              (*static_cast<const F*>(f))(begin, end);
+    return {&fn, [](const void* f, int64_t begin, int64_t end, int thread) {
+              if constexpr (std::is_invocable_v<const F&, int64_t, int64_t, int>)
+                (*static_cast<const F*>(f))(begin, end, thread);
+              else
+                (*static_cast<const F*>(f))(begin, end);
             }};
   }
   struct Loop;
 
   void run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first);
   void work(int me);
+  Loop* find() const;
   Loop* enter();
   void join(Loop& loop, int me);
   void leave(Loop& loop);
   void stop();
 
-  std::mutex mutex_;          // guards loops_, n_asleep_, stopping_, and entering a loop
-  std::vector<Loop*> loops_;  // those that may have pieces left
+  std::mutex mutex_;       // guards loops_, n_asleep_, stopping_, and entering a loop
+  Loop* loops_ = nullptr;  // those that may have pieces left, a list: the oldest one
   int n_asleep_ = 0;
   bool stopping_ = false;
   std::condition_variable wake_;       // a loop was listed
