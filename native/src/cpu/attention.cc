@@ -141,9 +141,14 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   const int64_t most_keys =
       causal ? 1 + *std::max_element(rows.pos, rows.pos + rows.count) : rows.count;
   const int64_t own_floats = attention_scratch_floats(most_keys, head_dim);
-  const ScratchPool::Lease own =
-      scratch_.take(pool_.n_threads() * own_floats * int64_t{sizeof(float)});
+  const int64_t own_bytes = own_floats * int64_t{sizeof(float)};
+  const bool single = rows.count == static_cast<int64_t>(groups.size());
+  // As linear(): of single rows all threads' at once.
+  const ScratchPool::Lease all = scratch_.take(single ? pool_.n_threads() * own_bytes : 0);
   const auto heads = [&](int64_t begin, int64_t end, int thread) {
+    const ScratchPool::Lease own = scratch_.take(single ? 0 : own_bytes);
+    float* const scratch = single ? static_cast<float*>(all.data()) + thread * own_floats
+                                  : static_cast<float*>(own.data());
     for (int64_t i = begin; i < end; ++i) {
       const RowGroup group = group_of(i);
       const int64_t head = i % n_head, column = head * head_dim;
@@ -172,12 +177,12 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         append_head(kernels_, layer, head, head_dim, rows.pos[group.first], qkv.row(group.first));
         fetch_places(next_layer, next_head, head_dim, rows.pos[next_row]);
       }
-      tile.scratch = static_cast<float*>(own.data()) + thread * own_floats;
+      tile.scratch = scratch;
       pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
     }
   };
   // Single rows take as long as reading keys and values: some heads in one go.
-  if (rows.count > static_cast<int64_t>(groups.size()))
+  if (!single)
     pool_.parallel_for(n_items, 1, heads);
   else if (n_items <= kMostHeads * pool_.n_threads())
     pool_.for_stretches(n_items, 1, heads, next ? stretches_of(*next, rows.count) : Ahead{});

@@ -142,22 +142,23 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   const int64_t own_bytes = round_up(each_bytes + panel + prepare.norm_bytes(), 64);
 
   const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
-  // All threads' at once: turns at the pool's lock would cost them more than some products take.
-  const ScratchPool::Lease own = scratch_.take(pool_.n_threads() * own_bytes);
-  const auto area_of = [&](int thread) {
-    return static_cast<std::byte*>(own.data()) + thread * own_bytes;
-  };
+  // Of few rows all threads' at once: turns at the pool's lock would cost them more than some
+  // products take. Larger areas stay near the core that used them when each takes its own.
+  const ScratchPool::Lease all = scratch_.take(few ? pool_.n_threads() * own_bytes : 0);
   if (prepare.needed() && !by_each) {
     pool_.parallel_for(prepare.units(),
                        kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
-                       [&](int64_t begin, int64_t end, int thread) {
-                         prepare.run(shared.data(), begin, end, area_of(thread));
+                       [&](int64_t begin, int64_t end) {
+                         const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
+                         prepare.run(shared.data(), begin, end, norm.data());
                        });
     prepare.use(whole, shared.data());
   }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
   const auto outputs = [&](int64_t begin, int64_t end, int thread) {
-    std::byte* const area = area_of(thread);
+    const ScratchPool::Lease own = scratch_.take(few ? 0 : own_bytes);
+    std::byte* const area = few ? static_cast<std::byte*>(all.data()) + thread * own_bytes
+                                : static_cast<std::byte*>(own.data());
     LinearTile tile = whole;
     if (by_each) {
       prepare.run(area, 0, prepare.units(), area + each_bytes + panel);
