@@ -79,10 +79,10 @@ constexpr int64_t kAttentionKeys = 32;  // keys converted at a time
 constexpr int64_t kMaxLanes = 16;
 
 constexpr int64_t round_to_lanes(int64_t n) { return (n + kMaxLanes - 1) / kMaxLanes * kMaxLanes; }
-// Scores of all rows, padded queries and outputs, one tile of keys or values, and the keys turned.
+// Scores of all rows, padded queries and outputs, and one tile of keys or values.
 constexpr int64_t attention_scratch_floats(int64_t n_keys, int64_t head_dim) {
   return kAttentionRows * (round_to_lanes(n_keys) + kAttentionKeys) +
-         (2 * kAttentionRows + 2 * kAttentionKeys) * round_to_lanes(head_dim);
+         (2 * kAttentionRows + kAttentionKeys) * round_to_lanes(head_dim);
 }
 
 // Outputs whose weights lie turned beside each other while packed rows meet them.

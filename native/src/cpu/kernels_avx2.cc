@@ -11,10 +11,17 @@ namespace {
 constexpr int kLanes = 8;
 typedef float Vec __attribute__((vector_size(32)));
 typedef uint32_t VecBits __attribute__((vector_size(32)));
+typedef __m256i Words;
 
 inline void keep(Vec&) {}
 inline Vec splat(float s) { return _mm256_set1_ps(s); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+inline Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }  // a > b ? a : b
+inline Vec min(Vec a, Vec b) { return _mm256_min_ps(a, b); }
+// To nearest even.
+inline Vec nearest(Vec v) {
+  return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 inline Vec load_f16(const uint16_t* p) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
 }
@@ -50,6 +57,26 @@ inline float max_lanes(Vec v) {
   return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
 }
 
+// v[i] word j becomes v[j] word i.
+inline void turn(Words* v) {
+  Words t[8];
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+    t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
+    v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
+    v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
+    v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x20);
+    t[i + 4] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x31);
+  }
+  for (int i = 0; i < 8; ++i) v[i] = t[i];
+}
+
 #include "cpu/kernels_x86.inc"
 #include "cpu/kernels_math.inc"
 #include "cpu/kernels_linear_tiles.inc"
@@ -59,7 +86,6 @@ inline float max_lanes(Vec v) {
 
 #if defined(__AVXVNNI__)
 // What panels want to know of vectors.
-typedef __m256i Words;
 typedef VecInt Mask;  // of lanes: all bits of one, or none
 inline Mask first_lanes(int64_t n) {
   const VecInt lane = {0, 1, 2, 3, 4, 5, 6, 7};
@@ -88,26 +114,6 @@ inline Words load_bytes(const void* p, int64_t n) {
   Words v = {};
   memcpy(&v, p, static_cast<size_t>(n));
   return v;
-}
-
-// v[i] word j becomes v[j] word i.
-inline void turn(Words* v) {
-  Words t[8];
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
-    t[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    v[i] = _mm256_unpacklo_epi64(t[i], t[i + 2]);
-    v[i + 1] = _mm256_unpackhi_epi64(t[i], t[i + 2]);
-    v[i + 2] = _mm256_unpacklo_epi64(t[i + 1], t[i + 3]);
-    v[i + 3] = _mm256_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x20);
-    t[i + 4] = _mm256_permute2x128_si256(v[i], v[i + 4], 0x31);
-  }
-  for (int i = 0; i < 8; ++i) v[i] = t[i];
 }
 
 // acc + products of unsigned a and signed b.

@@ -24,6 +24,14 @@ typedef __m512i Words;
 inline void keep(Vec& v) { __asm__("" : "+v"(v)); }
 inline Vec splat(float s) { return _mm512_set1_ps(s); }
 inline Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+inline Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // a > b ? a : b
+inline Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+// To nearest even.
+inline Vec nearest(Vec v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+// 2^n * s, n whole.
+inline Vec scale_by_power(Vec s, Vec n) { return _mm512_scalef_ps(s, n); }
 inline Vec load_f16(const uint16_t* p) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
 }
@@ -83,14 +91,6 @@ inline void turn(Words* v) {
     v[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
     v[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
   }
-}
-
-// out[j][i] = in[i][j], 16 x 16.
-inline void transpose(float* out, int64_t out_stride, const float* in, int64_t in_stride) {
-  __m512i v[16];
-  for (int64_t i = 0; i < 16; ++i) v[i] = _mm512_loadu_si512(in + i * in_stride);
-  turn(v);
-  for (int64_t j = 0; j < 16; ++j) _mm512_storeu_si512(out + j * out_stride, v[j]);
 }
 
 #include "cpu/kernels_x86.inc"

@@ -12,6 +12,7 @@ namespace {
 constexpr int kLanes = 4;
 typedef float Vec __attribute__((vector_size(16)));
 typedef uint32_t VecBits __attribute__((vector_size(16)));
+typedef VecBits Words;
 
 inline void keep(Vec&) {}
 inline Vec splat(float s) { return Vec{s, s, s, s}; }
@@ -21,6 +22,14 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #else
   return a * b + c;  // two roundings: x86-64 without AVX has no fused form
 #endif
+}
+
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
+// To nearest even, below 2^22.
+inline Vec nearest(Vec v) {
+  const Vec rounder = splat(0x1.8p23f);
+  return (v + rounder) - rounder;
 }
 
 inline Vec to_vec(VecBits bits) {
@@ -85,6 +94,12 @@ inline void sum_lanes4(float* out, Vec v0, Vec v1, Vec v2, Vec v3) {
   const Vec c = {v0[2], v1[2], v2[2], v3[2]}, d = {v0[3], v1[3], v2[3], v3[3]};
   const Vec sum = (a + b) + (c + d);
   memcpy(out, &sum, sizeof sum);
+}
+
+// v[i] word j becomes v[j] word i.
+inline void turn(Words* v) {
+  const Words a = v[0], b = v[1], c = v[2], d = v[3];
+  for (int j = 0; j < 4; ++j) v[j] = Words{a[j], b[j], c[j], d[j]};
 }
 
 #include "cpu/kernels_math.inc"
