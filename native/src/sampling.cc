@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
 
 #include "error.h"
@@ -12,19 +13,85 @@ namespace {
 
 constexpr float kDropped = -std::numeric_limits<float>::infinity();
 
+// Four lanes on any processor; the same operations, so the same bits, on all of them.
+typedef float Four __attribute__((vector_size(16)));
+typedef int32_t FourInts __attribute__((vector_size(16)));
+typedef uint32_t FourBits __attribute__((vector_size(16)));
+constexpr int64_t kLanes = 4;
+constexpr int64_t kBlock = 64;  // weights that are added up before they join the others
+
+// Numbers i .. i + 3 of n; `behind` where there are none.
+Four load(const float* p, int64_t i, int64_t n, float behind) {
+  Four v = {behind, behind, behind, behind};
+  if (n - i >= kLanes)
+    std::memcpy(&v, p + i, sizeof v);
+  else
+    std::memcpy(&v, p + i, static_cast<size_t>(n - i) * sizeof(float));
+  return v;
+}
+
 // Index of the largest logit, lowest index among equals. Refuses rows that have no distribution.
 int32_t argmax_row(const float* logits, int64_t n) {
-  int64_t best = 0;
-  bool has_nan = false;
-  for (int64_t i = 0; i < n; ++i) {
-    has_nan |= std::isnan(logits[i]);
-    if (logits[i] > logits[best]) best = i;
+  const float first = logits[0];
+  Four top = {first, first, first, first};
+  FourInts is_nan = {};
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Four v = load(logits, i, n, first);
+    is_nan |= v != v;
+    top = v > top ? v : top;
   }
-  if (has_nan) fail(Status::Internal, "the logits contain NaN");
-  if (std::isinf(logits[best]))
+  if (is_nan[0] | is_nan[1] | is_nan[2] | is_nan[3])
+    fail(Status::Internal, "the logits contain NaN");
+  const float most = std::max(std::max(top[0], top[1]), std::max(top[2], top[3]));
+  if (std::isinf(most))
     fail(Status::Internal, "the largest of %lld logits is %f", static_cast<long long>(n),
-         static_cast<double>(logits[best]));
-  return static_cast<int32_t>(best);
+         static_cast<double>(most));
+  return static_cast<int32_t>(std::find(logits, logits + n, most) - logits);
+}
+
+// 2^x for x <= 0, and 0 below -126: a minimax polynomial for 2^r, |r| <= 1/2, relative error below
+// 2^-25.
+Four power_of_two(Four x) {
+  const Four least = Four{} - 126.0f;
+  const Four rounder = Four{} + 0x1.8p23f;
+  const Four shifted = (x > least ? x : least) + rounder;
+  const Four r = (x > least ? x : least) - (shifted - rounder);
+  Four p = Four{} + 0x1.41d334p-13f;
+  p = p * r + 0x1.5f456ap-10f;
+  p = p * r + 0x1.3b2dbcp-7f;
+  p = p * r + 0x1.c6aed4p-5f;
+  p = p * r + 0x1.ebfbdap-3f;
+  p = p * r + 0x1.62e43p-1f;
+  p = p * r + 1.0f;
+  // The whole part is in the last bits of `shifted`; it moves into the exponent.
+  const Four power = reinterpret_cast<Four>(reinterpret_cast<FourBits>(p) +
+                                            (reinterpret_cast<FourBits>(shifted) << 23));
+  return x < least ? Four{} : power;
+}
+
+// The sum of weights begin .. of one block.
+double block_sum(const float* weights, int64_t begin, int64_t n) {
+  typedef double Two __attribute__((vector_size(16)));
+  Two low = {}, high = {};
+  for (int64_t i = begin; i < std::min(begin + kBlock, n); i += kLanes) {
+    const Four v = load(weights, i, n, 0);
+    low += Two{static_cast<double>(v[0]), static_cast<double>(v[1])};
+    high += Two{static_cast<double>(v[2]), static_cast<double>(v[3])};
+  }
+  return (low[0] + low[1]) + (high[0] + high[1]);
+}
+
+// scores[i] = exp((scores[i] - max) / temperature); returns the sum, of blocks in order.
+double weigh(float* scores, int64_t n, float max, double temperature) {
+  constexpr double kLog2E = 1.4426950408889634, kMost = std::numeric_limits<float>::max();
+  const float factor = static_cast<float>(std::min(kLog2E / temperature, kMost));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    const Four weight = power_of_two((load(scores, i, n, max) - max) * factor);
+    std::memcpy(scores + i, &weight, static_cast<size_t>(std::min(n - i, kLanes)) * sizeof(float));
+  }
+  double total = 0;
+  for (int64_t i = 0; i < n; i += kBlock) total += block_sum(scores, i, n);
+  return total;
 }
 
 // Softmax probability of entry `index` of score[i] / temperature.
@@ -78,17 +145,26 @@ void keep_top_p(float* scores, int64_t n, float max, double temperature, float p
 }
 
 // Inverse of the cumulative distribution at `coin`, entries in index order. weights are not
-// normalised; at least one is positive.
+// normalised; at least one is positive. total: as weigh() returns it.
 int32_t draw(const float* weights, int64_t n, double total, double coin) {
   const double target = coin * total;
   double cumulative = 0;
-  int64_t last = 0;
-  for (int64_t i = 0; i < n; ++i) {
+  int64_t begin = 0;
+  for (; begin + kBlock < n; begin += kBlock) {
+    const double next = cumulative + block_sum(weights, begin, n);
+    if (next > target) break;
+    cumulative = next;
+  }
+  int64_t last = -1;
+  for (int64_t i = begin; i < n; ++i) {
     if (!(weights[i] > 0)) continue;
     cumulative += static_cast<double>(weights[i]);
     last = i;
     if (cumulative > target) break;
   }
+  // Rounding alone leads past the last positive weight.
+  for (int64_t i = n - 1; last < 0; --i)
+    if (weights[i] > 0) last = i;
   return static_cast<int32_t>(last);
 }
 
@@ -119,11 +195,7 @@ int32_t sample_row(const float* logits, int64_t n, const SampleParams& params, v
     keep_top_k(scores, n, params.top_k, order);
     keep_top_p(scores, n, max, temperature, params.top_p, params.rules, order);
   }
-  double total = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    scores[i] = static_cast<float>(std::exp((static_cast<double>(scores[i]) - max) / temperature));
-    total += static_cast<double>(scores[i]);
-  }
+  const double total = weigh(scores, n, max, temperature);
   if (may_stop && params.rules == Rules::Suno &&
       static_cast<double>(scores[params.eos]) / total >= min_eos_p)
     return params.eos;
