@@ -80,7 +80,7 @@ void fine_logits(const StageRun& run, const Codes& coarse, std::vector<int32_t>&
   for (int64_t q = coarse.n_codebook; q < c.n_fine_codebook; ++q) {
     gpt_forward(backend, weights, memory.scratch, {memory.kv},
                 {ids.data(), weights.wte.data(), q + 1}, {n, slots.data(), positions.data()}, false,
-                0, {});
+                {0, n}, {});
     const ConstView h = gpt_final_norm(backend, weights, memory.scratch, 0, n);
     const View logits = view(memory.scratch.wide, n, n_code);
     const Matrix& head = weights.lm_head[static_cast<size_t>(q - c.n_given)];

@@ -135,7 +135,7 @@ void decode_step(Backend& backend, const GptWeights& weights, const GptScratch& 
 
   backend.repeat(pass_key(weights, scratch, rows, groups), m.block(), [&] {
     gpt_forward(backend, weights, scratch, m.kv, count, {m.ids, weights.wte.data(), 1},
-                {count, m.slots, m.positions}, true, 0, {});
+                {count, m.slots, m.positions}, true, {0, count}, {});
     const ConstView h = gpt_final_norm(backend, weights, scratch, 0, count);
     for (const Group& group : groups) {
       const Step& step = *rows[group.begin];

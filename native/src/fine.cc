@@ -7,15 +7,15 @@
 namespace barkrt {
 namespace {
 
-// Predicts codebook q of a window of n rows from row `relative` on, in place: the codebooks after
-// it see the result. ids is (n_fine_codebook, n).
+// Predicts codebook q of some rows of a window of n, in place: the codebooks after it see the
+// result. ids is (n_fine_codebook, n).
 void predict_codebook(const StageRun& run, std::vector<int32_t>& ids, int64_t n, int64_t q,
-                      int64_t relative, int64_t pass, const Sampling& sampling) {
+                      RowRange predicted, int64_t pass, const Sampling& sampling) {
   const Config& config = run.model.config();
   const GptWeights& weights = run.model.weights().fine;
   Backend& backend = run.model.backend();
   const StageMemory& memory = run.memory.fine;
-  if (relative >= n) return;
+  if (predicted.count() <= 0) return;
   std::vector<int32_t> slots(n, 0), positions(n);
   for (int64_t t = 0; t < n; ++t) positions[t] = static_cast<int32_t>(t);
 
@@ -23,17 +23,17 @@ void predict_codebook(const StageRun& run, std::vector<int32_t>& ids, int64_t n,
   // The codebook predicted is part of its own input: unknown, or an earlier window's prediction.
   gpt_forward(backend, weights, memory.scratch, {memory.kv},
               {ids.data(), weights.wte.data(), q + 1}, {n, slots.data(), positions.data()}, false,
-              relative, [&turn] { turn.pass_on(); });
-  const int64_t count = n - relative;
-  const ConstView h = gpt_final_norm(backend, weights, memory.scratch, relative, count);
+              predicted, [&turn] { turn.pass_on(); });
+  const int64_t count = predicted.count();
+  const ConstView h = gpt_final_norm(backend, weights, memory.scratch, predicted.first, count);
   const View logits = view(memory.scratch.wide, count, config.codebook_size);
   const Matrix& head = weights.lm_head[q - config.fine.n_given];
   backend.linear(logits, h, head.slice(0, config.codebook_size), nullptr, {});
 
   std::vector<SampleParams> params(count);
   for (int64_t r = 0; r < count; ++r)
-    params[r] = run.params(Stage::Fine, sampling, pass, relative + r);
-  backend.sample(ids.data() + q * n + relative, logits, params.data());
+    params[r] = run.params(Stage::Fine, sampling, pass, predicted.first + r);
+  backend.sample(ids.data() + q * n + predicted.first, logits, params.data());
 }
 
 // What the references allow in this stage: a temperature, and in transformers 1 means the argmax.
@@ -121,7 +121,10 @@ void FineRun::advance(const Codes& coarse) {
   const int64_t n_predicted = c.n_fine_codebook - coarse.n_codebook;
   int64_t pass = static_cast<int64_t>(next_) * n_predicted;
   for (int64_t q = coarse.n_codebook; q < c.n_fine_codebook; ++q) {
-    predict_codebook(run_, window, n, q, w.relative, pass, sampling_);
+    // Rows behind the clip are inputs of the next codebook, and of nothing after the last one.
+    const bool ends = last() && q + 1 == c.n_fine_codebook;
+    const int64_t end = ends ? std::min(n, n_history_ + n_frames_ - w.start) : n;
+    predict_codebook(run_, window, n, q, {w.relative, end}, pass, sampling_);
     run_.report(Stage::Fine, ++pass, static_cast<int64_t>(windows_.size()) * n_predicted);
   }
   for (int64_t q = coarse.n_codebook; q < c.n_fine_codebook; ++q)

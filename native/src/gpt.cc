@@ -38,12 +38,12 @@ void GptScratch::place(std::byte* base) {
 
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const KvLayer* kv, int64_t n_slots, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const std::function<void()>& before_block) {
+                 bool causal, RowRange needed, const std::function<void()>& before_block) {
   const int64_t n_rows = rows.count;
   const int64_t n_embd = weights.n_embd;
   const int64_t n_layer = static_cast<int64_t>(weights.blocks.size());
   BARKRT_CHECK(n_rows >= 1 && n_rows <= scratch.max_rows && n_embd == scratch.n_embd);
-  BARKRT_CHECK(first >= 0 && first < n_rows);
+  BARKRT_CHECK(needed.first >= 0 && needed.first < needed.end && needed.end <= n_rows);
   const View x = view(scratch.x, n_rows, n_embd);
   const View h = view(scratch.h, n_rows, n_embd);
   const View qkv = view(scratch.wide, n_rows, 3 * n_embd);
@@ -60,10 +60,10 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
                       &w.attn_c_proj.weight);
 
     // Nobody reads the last block's other rows.
-    const int64_t from = i == n_layer - 1 ? first : 0;
-    const View xs = x.slice(from, n_rows - from);
-    const View hs = h.slice(from, n_rows - from);
-    const View ms = hidden.slice(from, n_rows - from);
+    const RowRange read = i == n_layer - 1 ? needed : RowRange{0, n_rows};
+    const View xs = x.slice(read.first, read.count());
+    const View hs = h.slice(read.first, read.count());
+    const View ms = hidden.slice(read.first, read.count());
     backend.linear(xs, hs, w.attn_c_proj.weight, w.attn_c_proj.bias, xs,
                    {nullptr, nullptr, false, &w.c_fc.weight});
     backend.linear(ms, xs, w.c_fc.weight, w.c_fc.bias, {},
@@ -75,12 +75,12 @@ void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& 
 
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const std::function<void()>& before_block) {
+                 bool causal, RowRange needed, const std::function<void()>& before_block) {
   std::vector<KvLayer> kv;
   for (size_t i = 0; i < weights.blocks.size(); ++i)
     for (const KvCache& cache : caches) kv.push_back(cache.layer(static_cast<int64_t>(i)));
   gpt_forward(backend, weights, scratch, kv.data(), static_cast<int64_t>(caches.size()), input,
-              rows, causal, first, before_block);
+              rows, causal, needed, before_block);
 }
 
 ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
@@ -124,7 +124,7 @@ void Sequence::feed(const int32_t* ids, const Matrix* tables, int64_t n_tables, 
   for (int64_t t = 0; t < n_rows; ++t) positions_[t] = static_cast<int32_t>(n_past_ + t);
   last_row_ = n_rows - 1;
   gpt_forward(backend_, weights_, scratch_, {kv_}, {ids, tables, n_tables},
-              {n_rows, slots_.data(), positions_.data()}, true, last_row_, before_block);
+              {n_rows, slots_.data(), positions_.data()}, true, {last_row_, n_rows}, before_block);
   n_past_ += n_rows;
 }
 

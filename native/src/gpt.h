@@ -79,19 +79,25 @@ struct GptInput {
   int64_t n_tables = 0;
 };
 
+// Rows first .. end-1 of a pass.
+struct RowRange {
+  int64_t first = 0, end = 0;
+  int64_t count() const { return end - first; }
+};
+
 // Runs all blocks over the rows, which may belong to several sequences: slot[t] is an index among
 // the n_slots of each layer of kv, (layers, n_slots), host (ascending positions within a slot).
 // Causal: K and V are appended to the row's cache and each row sees its sequence up to itself.
-// Otherwise the rows are one whole sequence and see each other. The result is scratch.x, valid from
-// row `first` on: the rows before it only serve as keys. Calls before_block, if there is one,
-// before every block: it may wait, and may throw.
+// Otherwise the rows are one whole sequence and see each other. The result is scratch.x, valid in
+// the rows `needed`: the others only serve as keys. Calls before_block, if there is one, before
+// every block: it may wait, and may throw.
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const KvLayer* kv, int64_t n_slots, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const std::function<void()>& before_block);
+                 bool causal, RowRange needed, const std::function<void()>& before_block);
 // The same with the slots' caches.
 void gpt_forward(Backend& backend, const GptWeights& weights, const GptScratch& scratch,
                  const std::vector<KvCache>& caches, const GptInput& input, const Rows& rows,
-                 bool causal, int64_t first, const std::function<void()>& before_block);
+                 bool causal, RowRange needed, const std::function<void()>& before_block);
 
 // Final norm of rows first .. first+count-1 of scratch.x, into scratch.h.
 ConstView gpt_final_norm(Backend& backend, const GptWeights& weights, const GptScratch& scratch,

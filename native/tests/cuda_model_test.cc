@@ -281,7 +281,7 @@ TEST(CudaSteps, GiveTheSameBitsRecordedAndNot) {
       }
       gpt_forward(plain.backend, plain.weights, plain.scratch, plain.caches,
                   {ids.data(), plain.weights.wte.data(), 1}, {n, slots.data(), positions.data()},
-                  true, 0, {});
+                  true, {0, n}, {});
       const ConstView h = gpt_final_norm(plain.backend, plain.weights, plain.scratch, 0, n);
       const ConstView logits = gpt_logits(plain.backend, plain.scratch, h, &head, 1);
       plain.backend.sample(tokens.data(), logits, params.data());

@@ -144,7 +144,7 @@ TEST_P(GptOnEach, CausalForwardEqualsThePlainOne) {
     std::vector<int32_t> slots(40, 0), positions(40);
     std::iota(positions.begin(), positions.end(), 0);
     gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv}, {ids.data(), w.wte.data(), 1},
-                {40, slots.data(), positions.data()}, true, 0, {});
+                {40, slots.data(), positions.data()}, true, {0, 40}, {});
     const std::vector<float> h =
         to_vector(m, gpt_final_norm(m.model->backend(), w, memory.scratch, 0, 40));
     for (int64_t t = 0; t < 40; ++t)
@@ -166,12 +166,12 @@ TEST(Gpt, FineForwardEqualsThePlainOneForEachNumberOfCodebooks) {
     for (int64_t tables = 1; tables <= config.fine.n_fine_codebook; ++tables) {
       const std::vector<int32_t> ids = some_ids(tables * n, config.codebook_size + 1);
       const Rows64 expected = reference_forward(w, ids, tables, false);
-      const int64_t first = n / 3;
+      const int64_t first = n / 3, end = n - n / 5;
       gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv},
                   {ids.data(), w.wte.data(), tables}, {n, slots.data(), positions.data()}, false,
-                  first, {});
-      const ConstView h = gpt_final_norm(m.model->backend(), w, memory.scratch, first, n - first);
-      for (int64_t t = first; t < n; ++t)
+                  {first, end}, {});
+      const ConstView h = gpt_final_norm(m.model->backend(), w, memory.scratch, first, end - first);
+      for (int64_t t = first; t < end; ++t)
         for (int64_t c = 0; c < w.n_embd; ++c)
           ASSERT_NEAR(h.row(t - first)[c], expected[t][c], 1e-5) << config.name << " " << t;
     }
@@ -245,7 +245,7 @@ void expect_rows_as_alone(const SyntheticModel& m, const std::vector<int64_t>& l
   Memory memory(m.model->backend(), w, n, 24), second(m.model->backend(), w, 1, 24),
       third(m.model->backend(), w, 1, 24, DType::F16);
   gpt_forward(m.model->backend(), w, memory.scratch, {memory.kv, second.kv, third.kv},
-              {ids.data(), w.wte.data(), 1}, {n, slots.data(), positions.data()}, true, 0, {});
+              {ids.data(), w.wte.data(), 1}, {n, slots.data(), positions.data()}, true, {0, n}, {});
   int64_t last = -1;
   for (int slot = 0; slot < 3; ++slot) {
     last += lengths[slot];

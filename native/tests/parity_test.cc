@@ -206,7 +206,7 @@ TEST_P(Parity, FineLogitsOfTheFirstPass) {
     const StageMemory& m = r.memory.fine;
     gpt_forward(device, weights().fine, m.scratch, {m.kv},
                 {ids.data(), weights().fine.wte.data(), 3}, {n, slots.data(), positions.data()},
-                false, 0, {});
+                false, {0, n}, {});
     const ConstView hidden = gpt_final_norm(device, weights().fine, m.scratch, 0, 1);
     device.linear(view(m.scratch.wide, 1, 1056), hidden, weights().fine.lm_head[1], nullptr, {});
     const std::vector<float> logits =
