@@ -17,21 +17,9 @@
 #include "memory.h"
 #include "tokenizer.h"
 #include "voice.h"
+#include "weights.h"
 
 namespace barkrt {
-
-struct ModelWeights {
-  GptWeights semantic, coarse, fine;
-  CodecWeights codec;
-};
-
-// Called for each tensor in turn, with what it is but for its data; returns it as the device has
-// it.
-using PlaceTensor = std::function<Matrix(const GgufTensor& tensor, Matrix matrix)>;
-
-// Finds every tensor the config asks for and checks name, shape and type; BadModel names the one
-// that is missing, wrong or not part of the model.
-ModelWeights build_weights(const Gguf& gguf, const Config& config, const PlaceTensor& place);
 
 // Bytes in barkrt_memory's categories.
 struct ModelBytes {
