@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <map>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -38,7 +39,8 @@ TEST(ThreadPool, StretchesCoverEveryIndexOnce) {
         std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
         pool.for_stretches(n, multiple,
                            [&](int64_t begin, int64_t end) {
-                             EXPECT_TRUE(begin < end && end <= n && begin % stretch == 0);
+                             EXPECT_TRUE(begin < end && end <= n && begin % multiple == 0);
+                             EXPECT_EQ(begin / stretch, (end - 1) / stretch);
                              for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
                            },
                            {memory.data(), static_cast<int64_t>(memory.size()), 100000});
@@ -78,9 +80,10 @@ TEST(ThreadPool, NoTwoThreadsInALoopHaveTheSameNumber) {
       std::condition_variable met;
       std::vector<int> inside, numbers;
       for (int t = 0; t < threads; ++t) numbers.push_back(t);
-      const auto meet = [&](int64_t, int64_t, int thread) {
+      const auto meet = [&](int64_t, int64_t, Taker taker) {
         std::unique_lock<std::mutex> lock(mutex);
-        inside.push_back(thread);
+        EXPECT_TRUE(taker.begins);
+        inside.push_back(taker.thread);
         met.notify_all();
         met.wait(lock, [&] { return inside.size() == numbers.size(); });
       };
@@ -91,6 +94,30 @@ TEST(ThreadPool, NoTwoThreadsInALoopHaveTheSameNumber) {
       std::sort(inside.begin(), inside.end());
       EXPECT_EQ(inside, numbers);
     }
+  }
+}
+
+// Of two threads one stays in the front of its stretch until the other has done all else.
+TEST(ThreadPool, WhoeverIsEarlyTakesTheLastEighths) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 20; ++round) {
+    std::mutex mutex;
+    std::condition_variable done;
+    std::map<int64_t, int> thread_of;
+    std::atomic<int> begun{0};
+    pool.for_stretches(160, 2, [&](int64_t begin, int64_t end, Taker taker) {
+      std::unique_lock<std::mutex> lock(mutex);
+      if (taker.begins) ++begun;
+      thread_of[begin] = taker.thread;
+      EXPECT_EQ(end - begin, begin % 80 == 0 ? 70 : 10);
+      done.notify_all();
+      if (begin == 0) done.wait(lock, [&] { return thread_of.size() == 4; });
+    });
+    EXPECT_EQ(thread_of.size(), 4u);
+    EXPECT_EQ(begun.load(), 2);
+    EXPECT_EQ(thread_of[70], thread_of[80]);
+    EXPECT_EQ(thread_of[150], thread_of[80]);
+    EXPECT_NE(thread_of[0], thread_of[80]);
   }
 }
 

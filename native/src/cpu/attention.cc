@@ -145,9 +145,9 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   const bool single = rows.count == static_cast<int64_t>(groups.size());
   // As linear(): of single rows all threads' at once.
   const ScratchPool::Lease all = scratch_.take(single ? pool_.n_threads() * own_bytes : 0);
-  const auto heads = [&](int64_t begin, int64_t end, int thread) {
+  const auto heads = [&](int64_t begin, int64_t end, Taker taker) {
     const ScratchPool::Lease own = scratch_.take(single ? 0 : own_bytes);
-    float* const scratch = single ? static_cast<float*>(all.data()) + thread * own_floats
+    float* const scratch = single ? static_cast<float*>(all.data()) + taker.thread * own_floats
                                   : static_cast<float*>(own.data());
     for (int64_t i = begin; i < end; ++i) {
       const RowGroup group = group_of(i);

@@ -155,18 +155,21 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     prepare.use(whole, shared.data());
   }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
-  const auto outputs = [&](int64_t begin, int64_t end, int thread) {
+  const int64_t stretch = pool_.stretch(w.rows, stretch_rows(w, x.rows, prepare.packed()));
+  const auto outputs = [&](int64_t begin, int64_t end, Taker taker) {
     const ScratchPool::Lease own = scratch_.take(few ? 0 : own_bytes);
-    std::byte* const area = few ? static_cast<std::byte*>(all.data()) + thread * own_bytes
+    std::byte* const area = few ? static_cast<std::byte*>(all.data()) + taker.thread * own_bytes
                                 : static_cast<std::byte*>(own.data());
     LinearTile tile = whole;
     if (by_each) {
-      prepare.run(area, 0, prepare.units(), area + each_bytes + panel);
+      if (taker.begins) prepare.run(area, 0, prepare.units(), area + each_bytes + panel);
       prepare.use(tile, area);
     }
     tile.panel = area + each_bytes;
     tile.n0 = begin, tile.n1 = end;
-    tile.next = ahead.of(begin / pool_.stretch(w.rows, stretch_rows(w, x.rows, prepare.packed())));
+    // Behind the front of a stretch comes the rest of it.
+    const bool ends = end == w.rows || end % stretch == 0;
+    tile.next = ends ? ahead.of(begin / stretch) : nullptr;
     kernels_.linear(tile);
   };
   if (few)

@@ -90,30 +90,47 @@ std::unique_lock<std::mutex> lock_soon(std::mutex& mutex) {
 //      sleeps it learns from the pool: of "n_inside falls" and "n_waiting_ rises" one comes first,
 //      and whoever comes second sees the other.
 struct ThreadPool::Loop {
-  Loop(int64_t count, int64_t piece, const Body& of, const Ahead& reads_next, bool own)
+  Loop(int64_t count, int64_t piece, const Body& of, const Ahead& reads_next, bool own,
+       int64_t last_part)
       : n(count),
         grain(piece),
         n_pieces((n + grain - 1) / grain),
         body(of),
         ahead(reads_next),
-        own_first(own && n_pieces <= kMostOwned) {}
+        own_first(own && n_pieces <= kMostOwned),
+        tail(last_part) {}
 
   bool has_pieces() const {
-    return own_first ? taken.load(std::memory_order_relaxed) != all_taken()
-                     : next.load(std::memory_order_relaxed) < n;
+    if (!own_first) return next.load(std::memory_order_relaxed) < n;
+    return fronts.load(std::memory_order_relaxed) != all_taken() ||
+           tails.load(std::memory_order_relaxed) != all_taken();
   }
   void take_all() {
-    if (own_first)
-      taken.store(all_taken(), std::memory_order_relaxed);
-    else
-      next.store(n, std::memory_order_relaxed);
+    next.store(n, std::memory_order_relaxed);
+    if (!own_first) return;
+    fronts.store(all_taken(), std::memory_order_relaxed);
+    tails.store(all_taken(), std::memory_order_relaxed);
   }
   uint64_t all_taken() const { return (uint64_t{1} << n_pieces) - 1; }
-  void do_piece(int64_t begin, int thread) const {
-    body.call(body.fn, begin, std::min(begin + grain, n), thread);
+  static bool take(std::atomic<uint64_t>& pieces, int64_t piece) {
+    const uint64_t bit = uint64_t{1} << piece;
+    return (pieces.load(std::memory_order_relaxed) & bit) == 0 &&
+           (pieces.fetch_or(bit, std::memory_order_relaxed) & bit) == 0;
+  }
+  void do_piece(int64_t begin, int64_t end, Taker& taker) const {
+    if (begin >= end) return;
+    body.call(body.fn, begin, end, taker);
+    taker.begins = false;
+  }
+  // What is left of piece i, whose thread may have more of it in hand.
+  void do_stretch(int64_t i, Taker& taker) {
+    const int64_t begin = i * grain, end = std::min(begin + grain, n);
+    const int64_t cut = std::min(begin + grain - tail, end);
+    if (take(fronts, i)) do_piece(begin, cut, taker);
+    if (take(tails, i)) do_piece(cut, end, taker);
   }
 
-  static constexpr int64_t kMostOwned = 63;  // bits of `taken`
+  static constexpr int64_t kMostOwned = 63;  // bits of `fronts`
 
   const int64_t n;
   const int64_t grain;
@@ -121,8 +138,9 @@ struct ThreadPool::Loop {
   const Body body;
   const Ahead ahead;
   const bool own_first;
-  std::atomic<int64_t> next{0};    // first number not taken; without own_first
-  std::atomic<uint64_t> taken{0};  // pieces, a bit each; with own_first
+  const int64_t tail;                         // of a piece, with own_first
+  std::atomic<int64_t> next{0};               // first number not taken; without own_first
+  std::atomic<uint64_t> fronts{0}, tails{0};  // taken ones, a bit each; with own_first
   std::atomic<int> n_inside{0};
   std::exception_ptr error;     // the first one; guarded by mutex_
   Loop* listed_next = nullptr;  // guarded by mutex_
@@ -169,20 +187,16 @@ ThreadPool::Loop* ThreadPool::enter() {
 
 // Takes pieces of `loop` until none is left. An exception takes the rest away from everybody.
 void ThreadPool::join(Loop& loop, int me) {
+  Taker taker{me, true};
   try {
     if (loop.own_first) {
-      for (int64_t i = 0; i < loop.n_pieces; ++i) {
-        const int64_t piece = (me + i) % loop.n_pieces;
-        const uint64_t bit = uint64_t{1} << piece;
-        if ((loop.taken.fetch_or(bit, std::memory_order_relaxed) & bit) == 0)
-          loop.do_piece(piece * loop.grain, me);
-      }
+      for (int64_t i = 0; i < loop.n_pieces; ++i) loop.do_stretch((me + i) % loop.n_pieces, taker);
       return;
     }
     for (;;) {
       const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
       if (begin >= loop.n) return;
-      loop.do_piece(begin, me);
+      loop.do_piece(begin, std::min(begin + loop.grain, loop.n), taker);
     }
   } catch (...) {
     loop.take_all();
@@ -217,16 +231,16 @@ void ThreadPool::work(int me) {
   }
 }
 
-void ThreadPool::run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead,
-                     bool own_first) {
+void ThreadPool::run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first,
+                     int64_t tail) {
   BARKRT_CHECK(grain > 0);
   if (n <= 0) return;
   if (n <= grain || workers_.empty()) {
     for (int64_t begin = 0; begin < n; begin += grain)
-      body.call(body.fn, begin, std::min(begin + grain, n), 0);
+      body.call(body.fn, begin, std::min(begin + grain, n), {0, begin == 0});
     return;
   }
-  Loop loop(n, grain, body, ahead, own_first);
+  Loop loop(n, grain, body, ahead, own_first, tail);
   int64_t to_wake = 0;
   {
     const std::unique_lock<std::mutex> lock = lock_soon(mutex_);

@@ -25,6 +25,12 @@ struct Ahead {
   }
 };
 
+// Who takes a piece of a loop.
+struct Taker {
+  int thread;   // below n_threads(), and nobody else's in this loop
+  bool begins;  // whether it is this thread's first piece of the loop
+};
+
 // A fixed set of threads that help callers through loops. Several callers may have loops running at
 // once: each works on its own, and idle threads join any loop with work left. Who waits looks
 // around for some tens of microseconds, in which the next loop of a running model comes, and then
@@ -45,18 +51,21 @@ class ThreadPool {
   // Calls fn(begin, end) over consecutive pieces of [0, n), `grain` long but for the last; returns
   // when all are done. Which thread gets which piece is open, so a result must not depend on it.
   // The first exception ends the loop early and is thrown here. An fn that takes a third argument
-  // gets the thread: a number below n_threads() that no other one in this loop has, for memory that
-  // was shared out before: a lock in each piece costs more than small ones take.
+  // gets its Taker, for memory that was shared out before: a lock in each piece costs more than
+  // small ones take.
   template <class F>
   void parallel_for(int64_t n, int64_t grain, const F& fn, const Ahead& ahead = {}) {
     run(n, grain, body_of(fn), ahead, false);
   }
 
   // As parallel_for with the pieces of stretch(n, multiple): each thread begins with its own, which
-  // is the same one in every loop, and takes another's only if nobody has begun it.
+  // is the same one in every loop, and takes another's only if nobody has begun it. The last eighth
+  // of a stretch, in whole multiples, is a piece of its own, which whoever is early takes: threads
+  // that read as much seldom end together.
   template <class F>
   void for_stretches(int64_t n, int64_t multiple, const F& fn, const Ahead& ahead = {}) {
-    run(n, stretch(n, multiple), body_of(fn), ahead, true);
+    const int64_t piece = stretch(n, multiple);
+    run(n, piece, body_of(fn), ahead, true, piece / 8 / multiple * multiple);
   }
 
   // Length of the pieces that share [0, n) out evenly, a multiple of `multiple`.
@@ -68,20 +77,21 @@ class ThreadPool {
  private:
   struct Body {
     const void* fn;
-    void (*call)(const void* fn, int64_t begin, int64_t end, int thread);
+    void (*call)(const void* fn, int64_t begin, int64_t end, Taker taker);
   };
   template <class F>
   static Body body_of(const F& fn) {
-    return {&fn, [](const void* f, int64_t begin, int64_t end, int thread) {
-              if constexpr (std::is_invocable_v<const F&, int64_t, int64_t, int>)
-                (*static_cast<const F*>(f))(begin, end, thread);
+    return {&fn, [](const void* f, int64_t begin, int64_t end, Taker taker) {
+              if constexpr (std::is_invocable_v<const F&, int64_t, int64_t, Taker>)
+                (*static_cast<const F*>(f))(begin, end, taker);
               else
                 (*static_cast<const F*>(f))(begin, end);
             }};
   }
   struct Loop;
 
-  void run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first);
+  void run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first,
+           int64_t tail = 0);
   void work(int me);
   Loop* find() const;
   Loop* enter();
