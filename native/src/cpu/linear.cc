@@ -155,7 +155,8 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     prepare.use(whole, shared.data());
   }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
-  const int64_t stretch = pool_.stretch(w.rows, stretch_rows(w, x.rows, prepare.packed()));
+  const int64_t multiple = stretch_rows(w, x.rows, prepare.packed());
+  const int64_t stretch = pool_.stretch(w.rows, multiple);
   const auto outputs = [&](int64_t begin, int64_t end, Taker taker) {
     const ScratchPool::Lease own = scratch_.take(few ? 0 : own_bytes);
     std::byte* const area = few ? static_cast<std::byte*>(all.data()) + taker.thread * own_bytes
@@ -173,7 +174,7 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     kernels_.linear(tile);
   };
   if (few)
-    pool_.for_stretches(w.rows, stretch_rows(w, x.rows, prepare.packed()), outputs, ahead);
+    pool_.for_stretches(w.rows, multiple, outputs, ahead);
   else if (by_panels)  // each with all rows: weights are turned once
     pool_.parallel_for(w.rows, kPanelOutputs, outputs);
   else
