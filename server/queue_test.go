@@ -30,11 +30,13 @@ func TestCrowdOfOneModelDoesNotKeepAnotherOut(t *testing.T) {
 		mu      sync.Mutex
 		order   []string
 	)
+	speaks := make(chan string, 5) // by then its model is loaded, so that it yields its turn to none
 	hold := make(chan struct{})
 	for i, model := range []string{"suno/bark", "suno/bark", "barkd/tiny", "suno/bark", "suno/bark"} {
 		clients.Go(func() {
 			_, err := speaker.Speak(context.Background(), speech.Request{Model: model, Text: "Hello."}, speech.Sink{
 				Start: func(speech.Start) error {
+					speaks <- model
 					<-hold
 					mu.Lock()
 					order = append(order, model)
@@ -48,6 +50,9 @@ func TestCrowdOfOneModelDoesNotKeepAnotherOut(t *testing.T) {
 			})
 			assert.NoError(t, err)
 		})
+		if i == 0 {
+			require.Equal(t, "suno/bark", <-speaks)
+		}
 		require.Eventually(t, func() bool {
 			running, waiting := admission.Load()
 			return running == 1 && waiting == i
