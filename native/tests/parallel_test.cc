@@ -1,11 +1,15 @@
-// parallel_test.cc: loops over threads: coverage, several callers, exceptions.
+// parallel_test.cc: loops over threads, alone and in chains: coverage, order, several callers,
+// exceptions.
 #include "cpu/parallel.h"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <map>
+#include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -13,13 +17,30 @@
 namespace barkrt {
 namespace {
 
+using Chain = ThreadPool::Chain;
+
+// A chain of one loop.
+template <class F>
+void run_loop(ThreadPool& pool, int64_t n, int64_t grain, const F& fn) {
+  Chain chain(pool, 1);
+  chain.parallel_for(n, grain, fn);
+  chain.finish();
+}
+template <class F>
+void run_stretches(ThreadPool& pool, int64_t n, int64_t multiple, const F& fn,
+                   const Ahead& ahead = {}) {
+  Chain chain(pool, 1);
+  chain.for_stretches(n, multiple, fn, ahead);
+  chain.finish();
+}
+
 TEST(ThreadPool, EveryIndexIsVisitedOnce) {
   for (const int threads : {1, 2, 3, 8}) {
     ThreadPool pool(threads);
     for (const int64_t n : {0, 1, 7, 100, 1000})
       for (const int64_t grain : {1, 3, 64, 5000}) {
         std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
-        pool.parallel_for(n, grain, [&](int64_t begin, int64_t end) {
+        run_loop(pool, n, grain, [&](int64_t begin, int64_t end) {
           EXPECT_TRUE(begin < end && end <= n && end - begin <= grain && begin % grain == 0);
           for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
         });
@@ -37,13 +58,13 @@ TEST(ThreadPool, StretchesCoverEveryIndexOnce) {
         const int64_t stretch = pool.stretch(n, multiple);
         EXPECT_TRUE(stretch >= multiple && stretch % multiple == 0 && stretch * threads >= n);
         std::vector<std::atomic<int>> visits(static_cast<size_t>(n));
-        pool.for_stretches(n, multiple,
-                           [&](int64_t begin, int64_t end) {
-                             EXPECT_TRUE(begin < end && end <= n && begin % multiple == 0);
-                             EXPECT_EQ(begin / stretch, (end - 1) / stretch);
-                             for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
-                           },
-                           {memory.data(), static_cast<int64_t>(memory.size()), 100000});
+        run_stretches(pool, n, multiple,
+                      [&](int64_t begin, int64_t end) {
+                        EXPECT_TRUE(begin < end && end <= n && begin % multiple == 0);
+                        EXPECT_EQ(begin / stretch, (end - 1) / stretch);
+                        for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+                      },
+                      {memory.data(), static_cast<int64_t>(memory.size()), 100000});
         for (const std::atomic<int>& count : visits) ASSERT_EQ(count.load(), 1);
       }
   }
@@ -59,7 +80,7 @@ TEST(ThreadPool, ThreadsBeginWithTheirOwnStretch) {
     std::condition_variable met;
     int inside = 0;
     std::vector<std::thread::id> by(kThreads);
-    pool.for_stretches(kThreads, 1, [&](int64_t i, int64_t) {
+    run_stretches(pool, kThreads, 1, [&](int64_t i, int64_t) {
       std::unique_lock<std::mutex> lock(mutex);
       by[static_cast<size_t>(i)] = std::this_thread::get_id();
       ++inside;
@@ -88,9 +109,9 @@ TEST(ThreadPool, NoTwoThreadsInALoopHaveTheSameNumber) {
         met.wait(lock, [&] { return inside.size() == numbers.size(); });
       };
       if (own_stretches)
-        pool.for_stretches(threads, 1, meet);
+        run_stretches(pool, threads, 1, meet);
       else
-        pool.parallel_for(threads, 1, meet);
+        run_loop(pool, threads, 1, meet);
       std::sort(inside.begin(), inside.end());
       EXPECT_EQ(inside, numbers);
     }
@@ -105,7 +126,7 @@ TEST(ThreadPool, WhoeverIsEarlyTakesTheLastEighths) {
     std::condition_variable done;
     std::map<int64_t, int> thread_of;
     std::atomic<int> begun{0};
-    pool.for_stretches(160, 2, [&](int64_t begin, int64_t end, Taker taker) {
+    run_stretches(pool, 160, 2, [&](int64_t begin, int64_t end, Taker taker) {
       std::unique_lock<std::mutex> lock(mutex);
       if (taker.begins) ++begun;
       thread_of[begin] = taker.thread;
@@ -133,7 +154,7 @@ TEST(ThreadPool, AllThreadsTakePart) {
   std::mutex mutex;
   std::condition_variable met;
   int inside = 0;
-  pool.parallel_for(kThreads, 1, [&](int64_t, int64_t) {
+  run_loop(pool, kThreads, 1, [&](int64_t, int64_t) {
     std::unique_lock<std::mutex> lock(mutex);
     ++inside;
     met.notify_all();
@@ -150,7 +171,7 @@ TEST(ThreadPool, SeveralCallersRunTheirOwnLoops) {
     callers.emplace_back([&, c] {
       for (int round = 0; round < 200; ++round) {
         std::atomic<int64_t> sum{0};
-        pool.parallel_for(50, 1 + static_cast<int64_t>(c), [&](int64_t begin, int64_t end) {
+        run_loop(pool, 50, 1 + static_cast<int64_t>(c), [&](int64_t begin, int64_t end) {
           for (int64_t i = begin; i < end; ++i) sum += i;
         });
         sums[c] += sum;
@@ -168,7 +189,7 @@ TEST(ThreadPool, CallerNeverWaitsForBusyWorkers) {
   std::condition_variable changed;
   bool blocked = false, finished = false;
   std::thread first([&] {
-    pool.parallel_for(2, 1, [&](int64_t, int64_t) {
+    run_loop(pool, 2, 1, [&](int64_t, int64_t) {
       std::unique_lock<std::mutex> lock(mutex);
       blocked = true;
       changed.notify_all();
@@ -180,7 +201,7 @@ TEST(ThreadPool, CallerNeverWaitsForBusyWorkers) {
     changed.wait(lock, [&] { return blocked; });
   }
   std::atomic<int> shared{0};
-  pool.parallel_for(10, 1, [&](int64_t, int64_t) { ++shared; });
+  run_loop(pool, 10, 1, [&](int64_t, int64_t) { ++shared; });
   EXPECT_EQ(shared, 10);
   {
     std::lock_guard<std::mutex> lock(mutex);
@@ -193,9 +214,8 @@ TEST(ThreadPool, CallerNeverWaitsForBusyWorkers) {
 TEST(ThreadPool, LoopsMayBeNested) {
   ThreadPool pool(3);
   std::atomic<int> visits{0};
-  pool.parallel_for(8, 1, [&](int64_t, int64_t) {
-    pool.parallel_for(8, 1, [&](int64_t, int64_t) { ++visits; });
-  });
+  run_loop(pool, 8, 1,
+           [&](int64_t, int64_t) { run_loop(pool, 8, 1, [&](int64_t, int64_t) { ++visits; }); });
   EXPECT_EQ(visits, 64);
 }
 
@@ -204,7 +224,7 @@ TEST(ThreadPool, FirstExceptionReachesTheCallerAndThePoolGoesOn) {
     ThreadPool pool(threads);
     for (int round = 0; round < 50; ++round) {
       try {
-        pool.parallel_for(100, 1, [&](int64_t begin, int64_t) {
+        run_loop(pool, 100, 1, [&](int64_t begin, int64_t) {
           if (begin == 3 || begin == 40) throw std::runtime_error("piece");
         });
         FAIL() << "no exception";
@@ -212,13 +232,158 @@ TEST(ThreadPool, FirstExceptionReachesTheCallerAndThePoolGoesOn) {
         EXPECT_STREQ(e.what(), "piece");
       }
       EXPECT_THROW(
-          pool.for_stretches(100, 1, [](int64_t, int64_t) { throw std::runtime_error("piece"); }),
+          run_stretches(pool, 100, 1, [](int64_t, int64_t) { throw std::runtime_error("piece"); }),
           std::runtime_error);
       std::atomic<int> visits{0};
-      pool.parallel_for(20, 1, [&](int64_t, int64_t) { ++visits; });
+      run_loop(pool, 20, 1, [&](int64_t, int64_t) { ++visits; });
       ASSERT_EQ(visits, 20);
     }
   }
+}
+
+// Of 40 loops each finds what the one before left, all of it; with less room than loops, and when
+// threads begin early.
+TEST(Chain, NoLoopBeginsBeforeTheOneBeforeItIsDone) {
+  constexpr int64_t kNumbers = 100;
+  for (const int threads : {1, 2, 3, 8, 70}) {
+    ThreadPool pool(threads);
+    for (const int64_t room : {1, 7, 64})
+      for (const bool early : {false, true}) {
+        Chain chain(pool, room);
+        if (early) chain.begin_early();
+        std::vector<int64_t> numbers(kNumbers, 0), sums(kNumbers, 0);
+        for (int loop = 0; loop < 40; ++loop) {
+          const auto fn = [&, loop](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) {
+              std::vector<int64_t>& to = loop % 2 == 0 ? sums : numbers;
+              const std::vector<int64_t>& from = loop % 2 == 0 ? numbers : sums;
+              to[static_cast<size_t>(i)] = 1 + *std::min_element(from.begin(), from.end());
+            }
+          };
+          switch (loop % 3) {
+            case 0:
+              chain.parallel_for(kNumbers, 9, fn);
+              break;
+            case 1:
+              chain.for_stretches(kNumbers, 1, fn);
+              break;
+            default:
+              chain.parallel_for(kNumbers, kNumbers, fn);
+          }
+        }
+        chain.finish();
+        EXPECT_EQ(numbers, std::vector<int64_t>(kNumbers, 40)) << threads << " threads";
+      }
+  }
+}
+
+// The function of a loop goes when the loop does, and may have what can be moved only.
+TEST(Chain, KeepsAndDropsFunctions) {
+  for (const int threads : {1, 2}) {
+    ThreadPool pool(threads);
+    Chain chain(pool, 4);
+    const auto alive = std::make_shared<std::atomic<int>>(0);
+    for (int loop = 0; loop < 10; ++loop)
+      chain.parallel_for(20, 3,
+                         [alive, own = std::make_unique<int>(1)](int64_t begin, int64_t end) {
+                           *alive += static_cast<int>(end - begin) * *own;
+                         });
+    chain.finish();
+    EXPECT_EQ(alive->load(), 200);
+    EXPECT_EQ(alive.use_count(), 1);
+  }
+}
+
+// Threads that sleep, because nobody adds a loop for some time, come for the next one.
+TEST(Chain, ThreadsComeAgain) {
+  constexpr int kThreads = 4;
+  ThreadPool pool(kThreads);
+  std::mutex mutex;
+  std::condition_variable met;
+  int insides[3] = {};
+  Chain chain(pool, 8);
+  chain.begin_early();
+  for (int& inside : insides) {
+    const auto meet = [&](int64_t, int64_t) {
+      std::unique_lock<std::mutex> lock(mutex);
+      ++inside;
+      met.notify_all();
+      met.wait(lock, [&] { return inside >= kThreads - 1; });
+    };
+    chain.parallel_for(kThreads, 1, meet);  // done by the others: the caller sleeps
+    std::unique_lock<std::mutex> lock(mutex);
+    met.wait(lock, [&] { return inside == kThreads; });
+    lock.unlock();
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  }
+  chain.finish();
+}
+
+TEST(Chain, AnExceptionTakesTheLoopsBehindIt) {
+  for (const int threads : {1, 2, 8}) {
+    ThreadPool pool(threads);
+    for (const bool early : {false, true}) {
+      Chain chain(pool, 8);
+      if (early) chain.begin_early();
+      std::atomic<int> behind{0};
+      const auto add_all = [&] {
+        chain.parallel_for(50, 1, [](int64_t begin, int64_t) {
+          if (begin == 20) throw std::runtime_error("piece");
+        });
+        for (int loop = 0; loop < 5; ++loop)
+          chain.for_stretches(50, 1, [&](int64_t, int64_t) { ++behind; });
+        chain.finish();
+      };
+      EXPECT_THROW(add_all(), std::runtime_error);
+      EXPECT_EQ(behind.load(), 0);
+      chain.for_stretches(
+          50, 1, [&](int64_t begin, int64_t end) { behind += static_cast<int>(end - begin); });
+      chain.finish();
+      EXPECT_EQ(behind.load(), 50);
+    }
+  }
+}
+
+// As when what adds the loops throws in between.
+TEST(Chain, WhatIsNotFinishedIsGivenUp) {
+  ThreadPool pool(3);
+  for (int round = 0; round < 100; ++round) {
+    std::vector<std::atomic<int>> visits(30);
+    {
+      Chain chain(pool, 8);
+      if (round % 2 == 0) chain.begin_early();
+      for (int loop = 0; loop < 5; ++loop)
+        chain.for_stretches(30, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+        });
+    }
+    for (const std::atomic<int>& count : visits) EXPECT_LE(count.load(), 5);
+  }
+}
+
+TEST(Chain, SeveralCallersGoThroughTheirOwn) {
+  ThreadPool pool(3);
+  std::vector<std::thread> callers;
+  std::vector<int64_t> sums(5);
+  for (size_t c = 0; c < sums.size(); ++c)
+    callers.emplace_back([&, c] {
+      Chain chain(pool, 16);
+      if (c % 2 == 0) chain.begin_early();
+      for (int round = 0; round < 50; ++round) {
+        int64_t sum = 0;
+        std::atomic<int64_t> part{0};
+        for (int loop = 0; loop < 20; ++loop) {
+          chain.for_stretches(50, 1 + static_cast<int64_t>(c), [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) part += i;
+          });
+          chain.parallel_for(1, 1, [&](int64_t, int64_t) { sum += part.exchange(0); });
+        }
+        chain.finish();
+        sums[c] += sum;
+      }
+    });
+  for (std::thread& caller : callers) caller.join();
+  for (const int64_t sum : sums) EXPECT_EQ(sum, 50 * 20 * 1225);
 }
 
 }  // namespace

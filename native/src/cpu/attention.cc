@@ -114,8 +114,9 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   const bool pairs = by_pairs(kernels_, kv[rows.slot[0]], head_dim);
   const bool step = !pairs && is_step(rows);
   constexpr int64_t kBlock = 32;
+  Op op(*this);
   if (pairs)  // not causal, so row t is position t
-    pool_.parallel_for((rows.count + kBlock - 1) / kBlock, 1, [&](int64_t begin, int64_t end) {
+    op->chain.parallel_for((rows.count + kBlock - 1) / kBlock, 1, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin * kBlock; t < std::min(end * kBlock, rows.count); t += kBlock)
         for (int64_t head = 0; head < n_head; ++head) {
           const KvLayer& layer = kv[rows.slot[0]];
@@ -126,31 +127,28 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         }
     });
   else if (!step)
-    pool_.parallel_for(rows.count, 64, [&](int64_t begin, int64_t end) {
+    op->chain.parallel_for(rows.count, 64, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
         for (int64_t head = 0; head < n_head; ++head)
           append_head(kernels_, kv[rows.slot[t]], head, head_dim, rows.pos[t], qkv.row(t));
     });
 
-  const std::vector<RowGroup> groups = group_rows(rows);
-  const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
   // Last groups first: in a causal call they have the most keys.
-  const auto group_of = [&](int64_t i) {
-    return groups[groups.size() - 1 - static_cast<size_t>(i / n_head)];
-  };
+  std::vector<RowGroup> groups = group_rows(rows);
+  std::reverse(groups.begin(), groups.end());
+  const int64_t n_items = static_cast<int64_t>(groups.size()) * n_head;
   const int64_t most_keys =
       causal ? 1 + *std::max_element(rows.pos, rows.pos + rows.count) : rows.count;
   const int64_t own_floats = attention_scratch_floats(most_keys, head_dim);
   const int64_t own_bytes = own_floats * int64_t{sizeof(float)};
   const bool single = rows.count == static_cast<int64_t>(groups.size());
   // As linear(): of single rows all threads' at once.
-  const ScratchPool::Lease all = scratch_.take(single ? pool_.n_threads() * own_bytes : 0);
-  const auto heads = [&](int64_t begin, int64_t end, Taker taker) {
+  std::byte* const all = op->area(0, single ? pool_.n_threads() * own_bytes : 0);
+  auto heads = [=, groups = std::move(groups)](int64_t begin, int64_t end, Taker taker) {
     const ScratchPool::Lease own = scratch_.take(single ? 0 : own_bytes);
-    float* const scratch = single ? static_cast<float*>(all.data()) + taker.thread * own_floats
-                                  : static_cast<float*>(own.data());
+    void* const area = single ? all + taker.thread * own_bytes : own.data();
     for (int64_t i = begin; i < end; ++i) {
-      const RowGroup group = group_of(i);
+      const RowGroup group = groups[static_cast<size_t>(i / n_head)];
       const int64_t head = i % n_head, column = head * head_dim;
       int32_t n_keys[kAttentionRows];
       for (int64_t r = 0; r < group.count; ++r)
@@ -165,7 +163,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
       tile.type = static_cast<int32_t>(layer.type);
       tile.head_dim = head_dim, tile.scale = 1.0f / std::sqrt(static_cast<float>(head_dim));
       const int64_t after = std::min(i + 1, n_items - 1), next_head = after % n_head;
-      const int64_t next_row = group_of(after).first;
+      const int64_t next_row = groups[static_cast<size_t>(after / n_head)].first;
       const KvLayer& next_layer = kv[rows.slot[next_row]];
       tile.next = cache_row(next_layer, next_layer.k, next_head, 0, head_dim);
       if (layer.type == DType::I8) {
@@ -177,17 +175,19 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         append_head(kernels_, layer, head, head_dim, rows.pos[group.first], qkv.row(group.first));
         fetch_places(next_layer, next_head, head_dim, rows.pos[next_row]);
       }
-      tile.scratch = scratch;
+      tile.scratch = static_cast<float*>(area);
       pairs ? kernels_.attention_pairs(tile) : kernels_.attention(tile);
     }
   };
   // Single rows take as long as reading keys and values: some heads in one go.
   if (!single)
-    pool_.parallel_for(n_items, 1, heads);
+    op->chain.parallel_for(n_items, 1, std::move(heads));
   else if (n_items <= kMostHeads * pool_.n_threads())
-    pool_.for_stretches(n_items, 1, heads, next ? stretches_of(*next, rows.count) : Ahead{});
+    op->chain.for_stretches(n_items, 1, std::move(heads),
+                            next ? stretches_of(*next, rows.count) : Ahead{});
   else
-    pool_.parallel_for(n_items, kMostHeads, heads);
+    op->chain.parallel_for(n_items, kMostHeads, std::move(heads));
+  op.finish();
 }
 
 }  // namespace barkrt

@@ -187,13 +187,60 @@ const void* CpuBackend::place_weights(const void* host, int64_t) { return host; 
 
 void CpuBackend::release_weights(const void*) noexcept {}
 
+CpuBackend::Op::Op(CpuBackend& backend, int64_t n_loops) {
+  pass_ = current_.of == &backend ? current_.pass
+                                  : &own_.emplace(backend.pool_, backend.scratch_, n_loops);
+}
+
+void CpuBackend::Op::finish() {
+  if (own_) own_->finish();
+}
+
+thread_local CpuBackend::Current CpuBackend::current_;
+
+void CpuBackend::repeat(const std::vector<uint64_t>&, const HostBlock&,
+                        const std::function<void()>& issue) {
+  constexpr int64_t kLoops = 160;  // of a step of one row of bark, 24 layers
+  std::unique_ptr<Pass> pass;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!passes_.empty()) {
+      pass = std::move(passes_.back());
+      passes_.pop_back();
+    }
+  }
+  if (!pass) pass = std::make_unique<Pass>(pool_, scratch_, kLoops);
+  pass->chain.begin_early();
+  struct Leave {
+    Current outer;
+    ~Leave() { current_ = outer; }
+  };
+  {
+    const Leave leave{current_};
+    current_ = {this, pass.get()};
+    issue();
+  }
+  pass->finish();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  passes_.push_back(std::move(pass));
+}
+
 void CpuBackend::sample(int32_t* ids, ConstView logits, const SampleParams* params) {
-  pool_.parallel_for(logits.rows, 4, [&](int64_t begin, int64_t end) {
+  const bool in_pass = current_.of == this;
+  Op op(*this);
+  op->chain.parallel_for(logits.rows, 4, [=](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<size_t>(sample_scratch_bytes(logits.cols)) /
                                sizeof(float));
-    for (int64_t t = begin; t < end; ++t)
-      ids[t] = sample_row(logits.row(t), logits.cols, params[t], scratch.data());
+    for (int64_t t = begin; t < end; ++t) {
+      try {
+        ids[t] = sample_row(logits.row(t), logits.cols, params[t], scratch.data());
+      } catch (const Error& error) {
+        if (!in_pass || error.status() != Status::Internal) throw;
+        ids[t] = -1;  // as repeat() has it
+      }
+    }
   });
+  op.finish();
 }
 
 }  // namespace barkrt

@@ -9,7 +9,7 @@
 namespace barkrt {
 namespace {
 
-constexpr int64_t kGatheredRows = 96;
+constexpr int64_t kGatheredRows = 96, kGatheredPiece = 24;
 
 }  // namespace
 
@@ -17,22 +17,27 @@ void CpuBackend::conv1d(View out, ConstView x, const Matrix& w, const float* bia
                         int64_t dilation) {
   BARKRT_CHECK(kernel >= 1 && dilation >= 1 && w.cols == kernel * x.cols);
   BARKRT_CHECK(out.rows == x.rows && out.cols == w.rows);
+  Op op(*this);
   if (kernel == 1 || (dilation == 1 && x.stride == x.cols)) {
     const ConstView windows = {x.row(-(kernel - 1)), x.rows, w.cols, x.stride};
-    product(out, windows, w, bias, w.rows, {});
-    return;
+    product(op, out, windows, w, bias, w.rows, {});
+    return op.finish();
   }
   // Dilated, or rows with gaps: collect the taps of some outputs at a time.
-  std::vector<float> taps(static_cast<size_t>(std::min(x.rows, kGatheredRows) * w.cols));
+  const int64_t most = std::min(x.rows, kGatheredRows);
+  float* const taps = reinterpret_cast<float*>(op->area(0, most * w.cols * int64_t{sizeof(float)}));
   for (int64_t t0 = 0; t0 < x.rows; t0 += kGatheredRows) {
     const int64_t count = std::min(x.rows - t0, kGatheredRows);
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t j = 0; j < kernel; ++j)
-        std::copy_n(x.row(t0 + t - (kernel - 1 - j) * dilation), x.cols,
-                    taps.data() + t * w.cols + j * x.cols);
-    product(out.slice(t0, count), view(static_cast<const float*>(taps.data()), count, w.cols), w,
-            bias, w.rows, {});
+    op->chain.parallel_for(count, kGatheredPiece, [=](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t j = 0; j < kernel; ++j)
+          std::copy_n(x.row(t0 + t - (kernel - 1 - j) * dilation), x.cols,
+                      taps + t * w.cols + j * x.cols);
+    });
+    product(op, out.slice(t0, count), view(static_cast<const float*>(taps), count, w.cols), w, bias,
+            w.rows, {});
   }
+  op.finish();
 }
 
 void CpuBackend::conv_transpose1d(View out, ConstView x, const Matrix& w, const float* bias,
@@ -41,19 +46,25 @@ void CpuBackend::conv_transpose1d(View out, ConstView x, const Matrix& w, const 
   BARKRT_CHECK(out.rows == x.rows * stride && out.stride == out.cols);
   // One input row pair gives `stride` output rows, which lie one behind the other.
   const View rows = {out.data, x.rows, w.rows, w.rows};
+  Op op(*this);
   if (x.stride == x.cols) {
-    product(rows, {x.row(-1), x.rows, w.cols, x.stride}, w, bias, out.cols, {});
-    return;
+    product(op, rows, {x.row(-1), x.rows, w.cols, x.stride}, w, bias, out.cols, {});
+    return op.finish();
   }
-  std::vector<float> pairs(static_cast<size_t>(std::min(x.rows, kGatheredRows) * w.cols));
+  const int64_t most = std::min(x.rows, kGatheredRows);
+  float* const pairs =
+      reinterpret_cast<float*>(op->area(0, most * w.cols * int64_t{sizeof(float)}));
   for (int64_t t0 = 0; t0 < x.rows; t0 += kGatheredRows) {
     const int64_t count = std::min(x.rows - t0, kGatheredRows);
-    for (int64_t t = 0; t < count; ++t)
-      for (int64_t j = 0; j < 2; ++j)
-        std::copy_n(x.row(t0 + t - 1 + j), x.cols, pairs.data() + t * w.cols + j * x.cols);
-    product(rows.slice(t0, count), view(static_cast<const float*>(pairs.data()), count, w.cols), w,
+    op->chain.parallel_for(count, kGatheredPiece, [=](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t)
+        for (int64_t j = 0; j < 2; ++j)
+          std::copy_n(x.row(t0 + t - 1 + j), x.cols, pairs + t * w.cols + j * x.cols);
+    });
+    product(op, rows.slice(t0, count), view(static_cast<const float*>(pairs), count, w.cols), w,
             bias, out.cols, {});
   }
+  op.finish();
 }
 
 }  // namespace barkrt

@@ -1,14 +1,17 @@
-// cpu_backend.h: the CPU side of Backend. Device memory is host memory; every op is done when it
-// returns. One instance serves any number of threads.
+// cpu_backend.h: the CPU side of Backend. Device memory is host memory; an op is done when it
+// returns, within repeat() when that does. One instance serves any number of threads.
 #pragma once
 
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "backend.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/pass.h"
 #include "cpu/scratch.h"
 
 namespace barkrt {
@@ -46,18 +49,41 @@ class CpuBackend final : public Backend {
                         int64_t stride) override;
   void lstm(View out, ConstView gates, const Matrix& w_hh, float* h, float* c) override;
   void sample(int32_t* ids, ConstView logits, const SampleParams* params) override;
+  // One chain of all the loops: threads that met for each op would lose a tenth of a step.
+  void repeat(const std::vector<uint64_t>& key, const HostBlock& block,
+              const std::function<void()>& issue) override;
 
  private:
+  // What one op adds its loops to: the pass that its thread is in, or one of its own.
+  class Op {
+   public:
+    explicit Op(CpuBackend& backend, int64_t n_loops = 2);
+    Pass* operator->() { return pass_; }
+    // The op is done, if its pass is its own.
+    void finish();
+
+   private:
+    std::optional<Pass> own_;
+    Pass* pass_;
+  };
+  struct Current {
+    const CpuBackend* of = nullptr;
+    Pass* pass = nullptr;
+  };
+
   // As linear, in f32 arithmetic, with a bias that repeats every bias_period outputs.
-  void product(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
-               ConstView add);
-  void tiles(const LinearTile& whole);
+  void product(Op& op, View out, ConstView x, const Matrix& w, const float* bias,
+               int64_t bias_period, ConstView add);
+  void tiles(Op& op, const LinearTile& whole);
   // What each thread reads of w in a product with so few rows.
   Ahead stretches_of(const Matrix& w, int64_t rows) const;
 
   const Kernels& kernels_;
   ThreadPool pool_;
   ScratchPool scratch_;
+  std::mutex mutex_;                           // guards passes_
+  std::vector<std::unique_ptr<Pass>> passes_;  // of repeat(), at rest
+  static thread_local Current current_;        // the pass that this thread is in
 };
 
 // The instruction sets this build has and this processor can run, best first; "generic" is always

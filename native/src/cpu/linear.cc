@@ -141,26 +141,27 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   const int64_t each_bytes = by_each ? prepare.bytes() : 0;
   const int64_t own_bytes = round_up(each_bytes + panel + prepare.norm_bytes(), 64);
 
-  const ScratchPool::Lease shared = scratch_.take(by_each ? 0 : prepare.bytes());
   // Of few rows all threads' at once: turns at the pool's lock would cost them more than some
   // products take. Larger areas stay near the core that used them when each takes its own.
-  const ScratchPool::Lease all = scratch_.take(few ? pool_.n_threads() * own_bytes : 0);
+  Op op(*this);
+  std::byte* const all = op->area(0, few ? pool_.n_threads() * own_bytes : 0);
   if (prepare.needed() && !by_each) {
-    pool_.parallel_for(prepare.units(),
-                       kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
-                       [&](int64_t begin, int64_t end) {
-                         const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
-                         prepare.run(shared.data(), begin, end, norm.data());
-                       });
-    prepare.use(whole, shared.data());
+    std::byte* const shared = op->area(1, prepare.bytes());
+    op->chain.parallel_for(prepare.units(),
+                           kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
+                           [=](int64_t begin, int64_t end) {
+                             const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
+                             prepare.run(shared, begin, end, norm.data());
+                           });
+    prepare.use(whole, shared);
   }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
   const int64_t multiple = stretch_rows(w, x.rows, prepare.packed());
   const int64_t stretch = pool_.stretch(w.rows, multiple);
-  const auto outputs = [&](int64_t begin, int64_t end, Taker taker) {
+  const auto outputs = [=](int64_t begin, int64_t end, Taker taker) {
     const ScratchPool::Lease own = scratch_.take(few ? 0 : own_bytes);
-    std::byte* const area = few ? static_cast<std::byte*>(all.data()) + taker.thread * own_bytes
-                                : static_cast<std::byte*>(own.data());
+    std::byte* const area =
+        few ? all + taker.thread * own_bytes : static_cast<std::byte*>(own.data());
     LinearTile tile = whole;
     if (by_each) {
       if (taker.begins) prepare.run(area, 0, prepare.units(), area + each_bytes + panel);
@@ -169,16 +170,17 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     tile.panel = area + each_bytes;
     tile.n0 = begin, tile.n1 = end;
     // Behind the front of a stretch comes the rest of it.
-    const bool ends = end == w.rows || end % stretch == 0;
+    const bool ends = end == whole.n1 || end % stretch == 0;
     tile.next = ends ? ahead.of(begin / stretch) : nullptr;
     kernels_.linear(tile);
   };
   if (few)
-    pool_.for_stretches(w.rows, multiple, outputs, ahead);
+    op->chain.for_stretches(w.rows, multiple, outputs, ahead);
   else if (by_panels)  // each with all rows: weights are turned once
-    pool_.parallel_for(w.rows, kPanelOutputs, outputs);
+    op->chain.parallel_for(w.rows, kPanelOutputs, outputs);
   else
-    tiles(whole);
+    tiles(op, whole);
+  op.finish();
 }
 
 Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
@@ -188,14 +190,14 @@ Ahead CpuBackend::stretches_of(const Matrix& w, int64_t rows) const {
 }
 
 // Rows stay near while tiles of outputs go by.
-void CpuBackend::tiles(const LinearTile& whole) {
+void CpuBackend::tiles(Op& op, const LinearTile& whole) {
   const int64_t rows = whole.grouped ? kGroupedRowsPerTile : kRowsPerTile;
   const int64_t row_tiles = (whole.t1 + rows - 1) / rows;
   const int64_t tile_work = std::min(whole.t1, rows) * whole.k;
   const int64_t outputs = std::max(
       kOutputsPerTile, round_up(kLeastWork / std::max<int64_t>(tile_work, 1) + 1, kTileRows));
   const int64_t output_tiles = (whole.n1 + outputs - 1) / outputs;
-  pool_.parallel_for(row_tiles * output_tiles, 1, [&](int64_t begin, int64_t end) {
+  op->chain.parallel_for(row_tiles * output_tiles, 1, [=](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       LinearTile tile = whole;
       tile.t0 = i / output_tiles * rows;
@@ -207,12 +209,12 @@ void CpuBackend::tiles(const LinearTile& whole) {
   });
 }
 
-void CpuBackend::product(View out, ConstView x, const Matrix& w, const float* bias,
+void CpuBackend::product(Op& op, View out, ConstView x, const Matrix& w, const float* bias,
                          int64_t bias_period, ConstView add) {
   check_product(out, x, w, add);
   const LinearTile whole = whole_tile(out, x, w, bias, bias_period, add);
-  if (!few_rows(x.rows, false)) return tiles(whole);
-  pool_.for_stretches(w.rows, stretch_rows(w, x.rows, false), [&](int64_t begin, int64_t end) {
+  if (!few_rows(x.rows, false)) return tiles(op, whole);
+  op->chain.for_stretches(w.rows, stretch_rows(w, x.rows, false), [=](int64_t begin, int64_t end) {
     LinearTile tile = whole;
     tile.n0 = begin, tile.n1 = end;
     kernels_.linear(tile);

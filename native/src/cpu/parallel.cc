@@ -1,4 +1,4 @@
-// parallel.cc: loops shared by threads that look around for a while and then sleep.
+// parallel.cc: chains of loops shared by threads that look around for a while and then sleep.
 #include "cpu/parallel.h"
 
 #include <algorithm>
@@ -11,12 +11,13 @@
 namespace barkrt {
 namespace {
 
-// Longer than what lies between two loops of a pass (sampling included), far shorter than a time
-// slice: a thread whose partner was descheduled gives its core away.
+// Longer than what lies between two chains of a model at work (sampling included), far shorter than
+// a time slice: a thread whose partner was descheduled gives its core away.
 constexpr std::chrono::microseconds kLookAround{60};
 // Before it yields to other programs' threads at every look.
 constexpr std::chrono::microseconds kAlone{15};
 constexpr int kLooksPerTime = 16;  // reading the clock costs about as much
+constexpr int64_t kCacheLine = 64;
 
 void pause() {
 #if defined(__x86_64__)
@@ -26,8 +27,20 @@ void pause() {
 #endif
 }
 
+// Held for a few instructions only: worth some attempts before the kernel is asked.
+std::unique_lock<std::mutex> lock_soon(std::mutex& mutex) {
+  for (int i = 0; i < 100; ++i) {
+    std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+    if (lock) return lock;
+    pause();
+  }
+  return std::unique_lock<std::mutex>(mutex);
+}
+
+}  // namespace
+
 // What a waiting thread still has to fetch of Ahead.
-class Fetch {
+class ThreadPool::Fetch {
  public:
   Fetch() = default;
   Fetch(const Ahead& ahead, int thread) {
@@ -46,7 +59,6 @@ class Fetch {
   }
 
  private:
-  static constexpr int64_t kCacheLine = 64;
   static constexpr int64_t kMostFetched = 384 << 10;  // a part of a second-level cache
   static constexpr int kLinesPerLook = 4;
 
@@ -54,97 +66,183 @@ class Fetch {
   int64_t left_ = 0;  // lines
 };
 
-// False when `happened` stayed false.
-template <class F>
-bool look_around(const F& happened, Fetch& fetch) {
-  const auto start = std::chrono::steady_clock::now();
-  for (;;) {
-    for (int i = 0; i < kLooksPerTime; ++i) {
-      if (happened()) return true;
-      if (!fetch.some()) pause();
-    }
-    const auto elapsed = std::chrono::steady_clock::now() - start;
-    if (elapsed > kLookAround) return false;
-    if (elapsed > kAlone) std::this_thread::yield();
-  }
-}
-
-// Held for a few instructions only: worth some attempts before the kernel is asked.
-std::unique_lock<std::mutex> lock_soon(std::mutex& mutex) {
-  for (int i = 0; i < 100; ++i) {
-    std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
-    if (lock) return lock;
-    pause();
-  }
-  return std::unique_lock<std::mutex>(mutex);
-}
-
-}  // namespace
-
-// Lives on its caller's stack. Order of events:
-//   1. the caller lists the loop and wakes sleeping workers;
-//   2. a worker that finds it listed enters (n_inside + 1, under mutex_) and takes pieces until
-//      none is left;
-//   3. the caller does the same, then unlists the loop: nobody enters any more;
-//   4. the caller waits until n_inside is 0. A worker's last touch is to lower it; whether a caller
-//      sleeps it learns from the pool: of "n_inside falls" and "n_waiting_ rises" one comes first,
-//      and whoever comes second sees the other.
-struct ThreadPool::Loop {
-  Loop(int64_t count, int64_t piece, const Body& of, const Ahead& reads_next, bool own,
-       int64_t last_part)
-      : n(count),
-        grain(piece),
-        n_pieces((n + grain - 1) / grain),
-        body(of),
-        ahead(reads_next),
-        own_first(own && n_pieces <= kMostOwned),
-        tail(last_part) {}
-
-  bool has_pieces() const {
-    if (!own_first) return next.load(std::memory_order_relaxed) < n;
-    return fronts.load(std::memory_order_relaxed) != all_taken() ||
-           tails.load(std::memory_order_relaxed) != all_taken();
-  }
-  void take_all() {
-    next.store(n, std::memory_order_relaxed);
-    if (!own_first) return;
-    fronts.store(all_taken(), std::memory_order_relaxed);
-    tails.store(all_taken(), std::memory_order_relaxed);
-  }
-  uint64_t all_taken() const { return (uint64_t{1} << n_pieces) - 1; }
-  static bool take(std::atomic<uint64_t>& pieces, int64_t piece) {
-    const uint64_t bit = uint64_t{1} << piece;
-    return (pieces.load(std::memory_order_relaxed) & bit) == 0 &&
-           (pieces.fetch_or(bit, std::memory_order_relaxed) & bit) == 0;
-  }
-  void do_piece(int64_t begin, int64_t end, Taker& taker) const {
-    if (begin >= end) return;
-    body.call(body.fn, begin, end, taker);
-    taker.begins = false;
-  }
-  // What is left of piece i, whose thread may have more of it in hand.
-  void do_stretch(int64_t i, Taker& taker) {
-    const int64_t begin = i * grain, end = std::min(begin + grain, n);
-    const int64_t cut = std::min(begin + grain - tail, end);
-    if (take(fronts, i)) do_piece(begin, cut, taker);
-    if (take(tails, i)) do_piece(cut, end, taker);
+// But for `next` it does not change once it is added.
+struct alignas(kCacheLine) ThreadPool::Loop {
+  // Has its lines come, for who will run it.
+  void fetch() const {
+    for (size_t i = 0; i < sizeof *this; i += kCacheLine)
+      __builtin_prefetch(reinterpret_cast<const char*>(this) + i);
   }
 
-  static constexpr int64_t kMostOwned = 63;  // bits of `fronts`
-
-  const int64_t n;
-  const int64_t grain;
-  const int64_t n_pieces;
-  const Body body;
-  const Ahead ahead;
-  const bool own_first;
-  const int64_t tail;                         // of a piece, with own_first
-  std::atomic<int64_t> next{0};               // first number not taken; without own_first
-  std::atomic<uint64_t> fronts{0}, tails{0};  // taken ones, a bit each; with own_first
-  std::atomic<int> n_inside{0};
-  std::exception_ptr error;     // the first one; guarded by mutex_
-  Loop* listed_next = nullptr;  // guarded by mutex_
+  int64_t n, grain, n_pieces;
+  int64_t done_at;  // the chain's done_ when it is done
+  int64_t tail;     // of a piece, with own_first
+  Ahead ahead;
+  Chain::Call call;
+  void (*destroy)(void* fn);
+  bool own_first;
+  alignas(kCacheLine) std::atomic<int64_t> next;  // first number not taken; without own_first
+  alignas(kCacheLine) std::byte fn[Chain::kFunctionBytes];
 };
+
+// What of one thread's stretch was taken: twice the number of its loop, plus 1 when that is all of
+// it and not only its front. It only rises, so that who is late finds nothing. Touched by its
+// thread for the most part, and so near it.
+struct alignas(kCacheLine) ThreadPool::Chain::Claim {
+  std::atomic<int64_t> taken{-1};
+};
+
+// --- a chain, as its caller sees it. Order of events:
+//   1. the caller lists the chain and wakes sleeping workers, before or after it adds loops;
+//   2. a worker that finds it listed enters (n_inside_ + 1, under the pool's mutex) and goes
+//   through
+//      the loops: takes pieces until none is left, waits until the loop is done, goes on. It leaves
+//      when no loop comes, and may come again;
+//   3. the caller says that no more loops come and does the same, then unlists the chain: nobody
+//      enters any more;
+//   4. the caller waits until n_inside_ is 0. A worker's last touch is to lower it.
+// Whether a caller sleeps, or a worker that a loop could use, is learnt from the pool's counts: of
+// "what it waits for happens" and "the count rises" one comes first, and whoever comes second sees
+// the other.
+
+ThreadPool::Chain::Chain(ThreadPool& pool, int64_t capacity)
+    : pool_(pool),
+      capacity_(capacity),
+      loops_(pool.n_threads() > 1 ? new Loop[capacity] : nullptr),
+      claims_(pool.n_threads() > 1 ? new Claim[pool.n_threads()] : nullptr) {
+  BARKRT_CHECK(capacity > 0);
+}
+
+ThreadPool::Chain::~Chain() {
+  failed_ = true;
+  try {
+    finish();
+  } catch (...) {
+  }
+}
+
+void* ThreadPool::Chain::place(int64_t n, int64_t grain, const Ahead& ahead, bool own_first,
+                               int64_t tail) {
+  BARKRT_CHECK(grain > 0);
+  if (n_added() == capacity_) finish();
+  const int64_t i = n_added();
+  Loop& loop = loops_[i];
+  loop.n = n, loop.grain = grain, loop.n_pieces = (n + grain - 1) / grain;
+  loop.done_at = n + (i > 0 ? loops_[i - 1].done_at : 0);
+  loop.tail = tail, loop.ahead = ahead;
+  loop.own_first = own_first;
+  loop.next.store(0, std::memory_order_relaxed);
+  return loop.fn;
+}
+
+void ThreadPool::Chain::publish(Call call, void (*destroy)(void*)) {
+  const int64_t i = n_added();
+  loops_[i].call = call, loops_[i].destroy = destroy;
+  added_.fetch_add(2);
+  if (!begun_ && early_) return begin();
+  if (begun_ && at() == i) pool_.call(*this, loops_[i]);
+}
+
+// With one loop at least.
+void ThreadPool::Chain::begin() {
+  begun_ = true;
+  pool_.list(*this);
+}
+
+void ThreadPool::Chain::finish() {
+  const int64_t count = n_added();
+  if (count == 0) return;
+  if (!begun_) {
+    const bool alone = std::all_of(loops_.get(), loops_.get() + count,
+                                   [](const Loop& loop) { return loop.n_pieces == 1; });
+    if (alone) {
+      for (int64_t i = 0; i < count; ++i) take_pieces(i, 0);
+      return clear();
+    }
+    begin();
+  }
+  added_.fetch_add(1);
+  Fetch fetch = pool_.join(*this, 0);
+  pool_.unlist(*this);
+  const auto all_left = [&] { return n_inside_.load() == 0; };
+  pool_.await(0, all_left, fetch);
+  clear();
+}
+
+// Forgets the loops; throws the error of one.
+void ThreadPool::Chain::clear() {
+  for (int64_t i = 0; i < n_added(); ++i) loops_[i].destroy(loops_[i].fn);
+  begun_ = false;
+  failed_ = false;
+  added_ = 0, done_ = 0;
+  for (int i = 0; claims_ && i < pool_.n_threads(); ++i) claims_[i].taken = -1;
+  if (const std::exception_ptr error = std::exchange(error_, nullptr))
+    std::rethrow_exception(error);
+}
+
+// The first loop that is not done, if it is there.
+int64_t ThreadPool::Chain::at() const {
+  const int64_t done = done_.load(), count = n_added();
+  int64_t i = 0;
+  while (i < count && loops_[i].done_at <= done) ++i;
+  return i;
+}
+
+// Whether somebody who enters would find something to do.
+bool ThreadPool::Chain::has_pieces() const {
+  const int64_t i = at();
+  if (i == n_added()) return false;
+  const Loop& loop = loops_[i];
+  if (!loop.own_first) return loop.next.load(std::memory_order_relaxed) < loop.n;
+  for (int64_t k = 0; k < loop.n_pieces; ++k)
+    if (claims_[k].taken.load(std::memory_order_relaxed) < 2 * i + 1) return true;
+  return false;
+}
+
+// The front of a thread's stretch of loop i, or the rest of it.
+bool ThreadPool::Chain::take(int64_t owner, int64_t i, bool front) {
+  std::atomic<int64_t>& taken = claims_[owner].taken;
+  int64_t before = taken.load(std::memory_order_relaxed);
+  const int64_t after = 2 * i + (front ? 0 : 1);
+  return before < after && taken.compare_exchange_strong(before, after, std::memory_order_relaxed);
+}
+
+// Of loop i; returns how many numbers were done.
+int64_t ThreadPool::Chain::take_pieces(int64_t i, int me) {
+  Loop& loop = loops_[i];
+  Taker taker{me, true};
+  int64_t count = 0;
+  const auto do_piece = [&](int64_t begin, int64_t end) {
+    if (begin >= end) return;
+    count += end - begin;
+    if (failed_.load(std::memory_order_relaxed)) return;
+    try {
+      loop.call(loop.fn, begin, end, taker);
+    } catch (...) {
+      failed_ = true;
+      const std::lock_guard<std::mutex> lock(pool_.mutex_);
+      if (!error_) error_ = std::current_exception();
+    }
+    taker.begins = false;
+  };
+  if (!loop.own_first) {
+    for (;;) {
+      const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
+      if (begin >= loop.n) return count;
+      do_piece(begin, std::min(begin + loop.grain, loop.n));
+    }
+  }
+  for (int64_t k = 0; k < loop.n_pieces; ++k) {
+    const int64_t owner = (me + k) % loop.n_pieces;
+    const int64_t begin = owner * loop.grain, end = std::min(begin + loop.grain, loop.n);
+    const int64_t cut = std::min(begin + loop.grain - loop.tail, end);
+    if (take(owner, i, true)) do_piece(begin, cut);
+    if (take(owner, i, false)) do_piece(cut, end);
+  }
+  return count;
+}
+
+// --- the pool ---
 
 ThreadPool::ThreadPool(int n_threads) {
   workers_.reserve(static_cast<size_t>(std::max(n_threads - 1, 0)));
@@ -170,103 +268,116 @@ void ThreadPool::stop() {
   workers_.clear();
 }
 
-// A listed loop with pieces left, or NULL. Under mutex_.
-ThreadPool::Loop* ThreadPool::find() const {
-  Loop* loop = loops_;
-  while (loop && !loop->has_pieces()) loop = loop->listed_next;
-  return loop;
+// A chain with something to do, or NULL. Under mutex_.
+ThreadPool::Chain* ThreadPool::find() const {
+  Chain* chain = chains_;
+  while (chain && !chain->has_pieces()) chain = chain->listed_next_;
+  return chain;
 }
 
 // The same, entered.
-ThreadPool::Loop* ThreadPool::enter() {
+ThreadPool::Chain* ThreadPool::enter() {
   const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-  Loop* const loop = find();
-  if (loop) loop->n_inside.fetch_add(1);
-  return loop;
+  Chain* const chain = find();
+  if (chain) chain->n_inside_.fetch_add(1);
+  return chain;
 }
 
-// Takes pieces of `loop` until none is left. An exception takes the rest away from everybody.
-void ThreadPool::join(Loop& loop, int me) {
-  Taker taker{me, true};
-  try {
-    if (loop.own_first) {
-      for (int64_t i = 0; i < loop.n_pieces; ++i) loop.do_stretch((me + i) % loop.n_pieces, taker);
-      return;
-    }
-    for (;;) {
-      const int64_t begin = loop.next.fetch_add(loop.grain, std::memory_order_relaxed);
-      if (begin >= loop.n) return;
-      loop.do_piece(begin, std::min(begin + loop.grain, loop.n), taker);
-    }
-  } catch (...) {
-    loop.take_all();
-    std::lock_guard<std::mutex> lock(mutex_);
-    if (!loop.error) loop.error = std::current_exception();
+void ThreadPool::list(Chain& chain) {
+  {
+    const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
+    Chain** end = &chains_;
+    while (*end) end = &(*end)->listed_next_;
+    *end = &chain;
   }
+  call(chain, chain.loops_[0]);  // now that who comes finds the lock free
 }
 
-void ThreadPool::leave(Loop& loop) {
-  if (loop.n_inside.fetch_sub(1) != 1 || n_waiting_.load() == 0) return;
-  const std::lock_guard<std::mutex> lock(mutex_);
-  left_.notify_all();
+void ThreadPool::unlist(Chain& chain) {
+  const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
+  Chain** at = &chains_;
+  while (*at != &chain) at = &(*at)->listed_next_;
+  *at = chain.listed_next_;
+  chain.listed_next_ = nullptr;
+}
+
+// Has those come who are elsewhere, and of those who sleep as many as the loop can use beside one.
+void ThreadPool::call(const Chain& chain, const Loop& loop) {
+  if (chain.n_inside_.load() == static_cast<int>(workers_.size())) return;
+  n_calls_.fetch_add(1);
+  int64_t to_wake = std::min<int64_t>(n_asleep_.load(), loop.n_pieces - 1);
+  if (to_wake <= 0) return;
+  { const std::lock_guard<std::mutex> lock(mutex_); }  // not between a look and the sleep after it
+  for (; to_wake > 0; --to_wake) wake_.notify_one();
+}
+
+void ThreadPool::tell_callers() {
+  if (n_waiting_.load() == 0) return;
+  { const std::lock_guard<std::mutex> lock(mutex_); }
+  moved_.notify_all();
+}
+
+// Waits until happened(). A worker waits for some time only, and then returns false.
+template <class F>
+bool ThreadPool::await(int me, const F& happened, Fetch& fetch) {
+  if (happened()) return true;
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    for (int i = 0; i < kLooksPerTime; ++i) {
+      if (happened()) return true;
+      if (!fetch.some()) pause();
+    }
+    const auto elapsed = std::chrono::steady_clock::now() - start;
+    if (elapsed > kLookAround) break;
+    if (elapsed > kAlone) std::this_thread::yield();
+  }
+  if (me > 0) return false;
+  std::unique_lock<std::mutex> lock(mutex_);
+  n_waiting_.fetch_add(1);
+  moved_.wait(lock, happened);
+  n_waiting_.fetch_sub(1);
+  return true;
+}
+
+// Goes through the loops of `chain`, the caller (0) to their end. Returns what the thread may
+// fetch.
+ThreadPool::Fetch ThreadPool::join(Chain& chain, int me) {
+  Fetch fetch;
+  for (int64_t i = chain.at();; ++i) {
+    const auto added = [&] { return chain.added_.load() > 2 * i; };
+    if (!await(me, added, fetch) || chain.n_added() == i) return fetch;
+    const Loop& loop = chain.loops_[i];
+    const int64_t count = chain.take_pieces(i, me);
+    fetch = Fetch(loop.ahead, me);
+    if (chain.is_last(i)) return fetch;
+    if (count > 0 && chain.done_.fetch_add(count) + count == loop.done_at) {
+      tell_callers();
+      if (chain.n_added() > i + 1) call(chain, chain.loops_[i + 1]);
+      continue;
+    }
+    if (chain.n_added() > i + 1) chain.loops_[i + 1].fetch();
+    const auto done = [&] { return chain.done_.load() >= loop.done_at || chain.is_last(i); };
+    if (!await(me, done, fetch) || chain.is_last(i)) return fetch;
+  }
 }
 
 void ThreadPool::work(int me) {
   Fetch fetch;
   for (;;) {
-    const uint32_t seen = n_listed_.load();
-    if (Loop* loop = enter()) {
-      fetch = Fetch(loop->ahead, me);
-      join(*loop, me);
-      leave(*loop);
+    const uint32_t seen = n_calls_.load();
+    if (Chain* chain = enter()) {
+      fetch = join(*chain, me);
+      if (chain->n_inside_.fetch_sub(1) == 1) tell_callers();
       continue;
     }
-    const auto listed = [&] { return n_listed_.load(std::memory_order_relaxed) != seen; };
-    if (look_around(listed, fetch)) continue;
+    const auto called = [&] { return n_calls_.load(std::memory_order_relaxed) != seen; };
+    if (await(me, called, fetch)) continue;
     std::unique_lock<std::mutex> lock(mutex_);
-    ++n_asleep_;
-    wake_.wait(lock, [&] { return stopping_ || n_listed_.load() != seen || find(); });
-    --n_asleep_;
+    n_asleep_.fetch_add(1);
+    wake_.wait(lock, [&] { return stopping_ || n_calls_.load() != seen || find(); });
+    n_asleep_.fetch_sub(1);
     if (stopping_) return;
   }
-}
-
-void ThreadPool::run(int64_t n, int64_t grain, const Body& body, const Ahead& ahead, bool own_first,
-                     int64_t tail) {
-  BARKRT_CHECK(grain > 0);
-  if (n <= 0) return;
-  if (n <= grain || workers_.empty()) {
-    for (int64_t begin = 0; begin < n; begin += grain)
-      body.call(body.fn, begin, std::min(begin + grain, n), {0, begin == 0});
-    return;
-  }
-  Loop loop(n, grain, body, ahead, own_first, tail);
-  int64_t to_wake = 0;
-  {
-    const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-    Loop** end = &loops_;
-    while (*end) end = &(*end)->listed_next;
-    *end = &loop;
-    to_wake = std::min<int64_t>(n_asleep_, loop.n_pieces - 1);
-  }
-  n_listed_.fetch_add(1);  // now that who sees it finds the lock free
-  for (; to_wake > 0; --to_wake) wake_.notify_one();
-  join(loop, 0);
-  {
-    const std::unique_lock<std::mutex> lock = lock_soon(mutex_);
-    Loop** at = &loops_;
-    while (*at != &loop) at = &(*at)->listed_next;
-    *at = loop.listed_next;
-  }
-  const auto all_left = [&] { return loop.n_inside.load() == 0; };
-  Fetch fetch(ahead, 0);
-  if (!look_around(all_left, fetch)) {
-    std::unique_lock<std::mutex> lock(mutex_);
-    n_waiting_.fetch_add(1);
-    left_.wait(lock, all_left);
-    n_waiting_.fetch_sub(1);
-  }
-  if (loop.error) std::rethrow_exception(loop.error);
 }
 
 }  // namespace barkrt

@@ -31,7 +31,8 @@ void CpuBackend::embed(View out, const int32_t* ids, const Matrix* tables, int64
     BARKRT_CHECK(wpe->cols == out.cols && wpe->type != DType::I32);
     for (int64_t t = 0; t < n; ++t) BARKRT_CHECK(pos[t] >= 0 && pos[t] < wpe->rows);
   }
-  pool_.parallel_for(n, rows_per_piece(out.cols), [&](int64_t begin, int64_t end) {
+  Op op(*this);
+  op->chain.parallel_for(n, rows_per_piece(out.cols), [=](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       bool first = true;
       const auto add_entry = [&](const Matrix& table, int64_t row) {
@@ -46,28 +47,35 @@ void CpuBackend::embed(View out, const int32_t* ids, const Matrix* tables, int64
       if (first) std::fill_n(out.row(t), out.cols, 0.0f);
     }
   });
+  op.finish();
 }
 
 void CpuBackend::layernorm(View out, ConstView x, const float* gamma, const float* beta) {
   BARKRT_CHECK(out.rows == x.rows && out.cols == x.cols);
-  pool_.parallel_for(x.rows, rows_per_piece(x.cols), [&](int64_t begin, int64_t end) {
+  Op op(*this);
+  op->chain.parallel_for(x.rows, rows_per_piece(x.cols), [=](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
       kernels_.layernorm(out.row(t), x.row(t), gamma, beta, x.cols);
   });
+  op.finish();
 }
 
 void CpuBackend::elu(View out, ConstView x) {
   BARKRT_CHECK(out.rows == x.rows && out.cols == x.cols);
-  pool_.parallel_for(x.rows, rows_per_piece(x.cols), [&](int64_t begin, int64_t end) {
+  Op op(*this);
+  op->chain.parallel_for(x.rows, rows_per_piece(x.cols), [=](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) kernels_.elu(out.row(t), x.row(t), x.cols);
   });
+  op.finish();
 }
 
 void CpuBackend::add(View out, ConstView x) {
   BARKRT_CHECK(out.rows == x.rows && out.cols == x.cols);
-  pool_.parallel_for(x.rows, rows_per_piece(x.cols), [&](int64_t begin, int64_t end) {
+  Op op(*this);
+  op->chain.parallel_for(x.rows, rows_per_piece(x.cols), [=](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) kernels_.add(out.row(t), x.row(t), x.cols);
   });
+  op.finish();
 }
 
 }  // namespace barkrt
