@@ -23,6 +23,11 @@ constexpr int64_t kLeastPrepared = 1 << 14;  // numbers of x
 constexpr int64_t kManyPackedRows = 24;
 constexpr int64_t kManyRows = 4;
 
+// Of packed rows each thread keeps its own through all ops of a pass when it has so many: they then
+// stay in its caches, and turning weights for each thread costs little. In multiples of what the
+// kernels take at a time.
+constexpr int64_t kRowsThatStay = 96, kRowMultiple = 12;
+
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 void check_product(View out, ConstView x, const Matrix& w, ConstView add) {
@@ -49,6 +54,8 @@ LinearTile whole_tile(View out, ConstView x, const Matrix& w, const float* bias,
 }
 
 bool few_rows(int64_t rows, bool packed) { return rows < (packed ? kManyPackedRows : kManyRows); }
+
+bool rows_stay(int64_t rows, int64_t threads) { return rows >= threads * kRowsThatStay; }
 
 // A thread's stretch of weights is a multiple of so many rows.
 int64_t stretch_rows(const Matrix& w, int64_t rows, bool packed) {
@@ -145,14 +152,18 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   // products take. Larger areas stay near the core that used them when each takes its own.
   Op op(*this);
   std::byte* const all = op->area(0, few ? pool_.n_threads() * own_bytes : 0);
+  const bool by_rows = by_panels && rows_stay(x.rows, pool_.n_threads());
   if (prepare.needed() && !by_each) {
     std::byte* const shared = op->area(1, prepare.bytes());
-    op->chain.parallel_for(prepare.units(),
-                           kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1,
-                           [=](int64_t begin, int64_t end) {
-                             const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
-                             prepare.run(shared, begin, end, norm.data());
-                           });
+    const auto prepare_rows = [=](int64_t begin, int64_t end) {
+      const ScratchPool::Lease norm = scratch_.take(prepare.norm_bytes());
+      prepare.run(shared, begin, end, norm.data());
+    };
+    const int64_t least = kLeastPrepared / std::max<int64_t>(w.cols * prepare.unit, 1) + 1;
+    if (by_rows)
+      op->chain.for_stretches(x.rows, kRowMultiple, prepare_rows);
+    else
+      op->chain.parallel_for(prepare.units(), least, prepare_rows);
     prepare.use(whole, shared);
   }
   const Ahead ahead = few && fused.next ? stretches_of(*fused.next, x.rows) : Ahead{};
@@ -176,6 +187,14 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
   };
   if (few)
     op->chain.for_stretches(w.rows, multiple, outputs, ahead);
+  else if (by_rows)
+    op->chain.for_stretches(x.rows, kRowMultiple, [=](int64_t begin, int64_t end) {
+      const ScratchPool::Lease own = scratch_.take(own_bytes);
+      LinearTile tile = whole;
+      tile.panel = static_cast<std::byte*>(own.data()) + each_bytes;
+      tile.t0 = begin, tile.t1 = end;
+      kernels_.linear(tile);
+    });
   else if (by_panels)  // each with all rows: weights are turned once
     op->chain.parallel_for(w.rows, kPanelOutputs, outputs);
   else
