@@ -116,7 +116,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
   constexpr int64_t kBlock = 32;
   Op op(*this);
   if (pairs)  // not causal, so row t is position t
-    op->chain.parallel_for((rows.count + kBlock - 1) / kBlock, 1, [=](int64_t begin, int64_t end) {
+    op->chain.for_stretches((rows.count + kBlock - 1) / kBlock, 1, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin * kBlock; t < std::min(end * kBlock, rows.count); t += kBlock)
         for (int64_t head = 0; head < n_head; ++head) {
           const KvLayer& layer = kv[rows.slot[0]];
@@ -127,7 +127,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         }
     });
   else if (!step)
-    op->chain.parallel_for(rows.count, 64, [=](int64_t begin, int64_t end) {
+    op->chain.for_stretches(rows.count, 12, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
         for (int64_t head = 0; head < n_head; ++head)
           append_head(kernels_, kv[rows.slot[t]], head, head_dim, rows.pos[t], qkv.row(t));
