@@ -49,7 +49,7 @@ class CpuBackend final : public Backend {
                         int64_t stride) override;
   void lstm(View out, ConstView gates, const Matrix& w_hh, float* h, float* c) override;
   void sample(int32_t* ids, ConstView logits, const SampleParams* params) override;
-  // One chain of all the loops: threads that met for each op would lose a tenth of a step.
+  // One chain of all the loops: threads that met for each op would lose up to a tenth of a step.
   void repeat(const std::vector<uint64_t>& key, const HostBlock& block,
               const std::function<void()>& issue) override;
 
