@@ -127,7 +127,7 @@ void CpuBackend::attention(View out, ConstView qkv, const KvLayer* kv, const Row
         }
     });
   else if (!step)
-    op->chain.for_stretches(rows.count, 12, [=](int64_t begin, int64_t end) {
+    op->chain.for_stretches(rows.count, kRowMultiple, [=](int64_t begin, int64_t end) {
       for (int64_t t = begin; t < end; ++t)
         for (int64_t head = 0; head < n_head; ++head)
           append_head(kernels_, kv[rows.slot[t]], head, head_dim, rows.pos[t], qkv.row(t));

@@ -16,6 +16,10 @@
 
 namespace barkrt {
 
+// Stretches of rows that stay with their thread are multiples of this, which the kernels of
+// products take at a time; the same in all ops, so that they are the same rows.
+constexpr int64_t kRowMultiple = 12;
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int n_threads, const Kernels& kernels) : kernels_(kernels), pool_(n_threads) {}
@@ -75,6 +79,9 @@ class CpuBackend final : public Backend {
   void product(Op& op, View out, ConstView x, const Matrix& w, const float* bias,
                int64_t bias_period, ConstView add);
   void tiles(Op& op, const LinearTile& whole);
+  // A convolution whose row of outputs may stand for several, with a bias as product()'s.
+  void convolve(View out, ConstView x, const Matrix& w, const float* bias, int64_t bias_period,
+                int64_t kernel, int64_t dilation);
   // What each thread reads of w in a product with so few rows.
   Ahead stretches_of(const Matrix& w, int64_t rows) const;
 

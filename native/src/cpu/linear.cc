@@ -24,9 +24,8 @@ constexpr int64_t kManyPackedRows = 24;
 constexpr int64_t kManyRows = 4;
 
 // Of packed rows each thread keeps its own through all ops of a pass when it has so many: they then
-// stay in its caches, and turning weights for each thread costs little. In multiples of what the
-// kernels take at a time.
-constexpr int64_t kRowsThatStay = 96, kRowMultiple = 12;
+// stay in its caches, and turning weights for each thread costs little.
+constexpr int64_t kRowsThatStay = 96;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -191,7 +190,7 @@ void CpuBackend::linear(View out, ConstView x, const Matrix& w, const float* bia
     op->chain.for_stretches(x.rows, kRowMultiple, [=](int64_t begin, int64_t end) {
       const ScratchPool::Lease own = scratch_.take(own_bytes);
       LinearTile tile = whole;
-      tile.panel = static_cast<std::byte*>(own.data()) + each_bytes;
+      tile.panel = own.data();
       tile.t0 = begin, tile.t1 = end;
       kernels_.linear(tile);
     });
